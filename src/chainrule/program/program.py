@@ -1,0 +1,167 @@
+"""The Program: a flat, typed list of primitives in single-assignment form, with static shapes.
+
+A node names its inputs by their numbers, which are smaller than its own. Outputs are results, or new values of inputs
+(`updates`): that is how a Module or an Optimizer is in-out. Programs are immutable; passes make new ones.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from chainrule import dtypes
+from chainrule.core.primitive import Primitive, Shape, TypeOf
+from chainrule.core.tensor import Location
+from chainrule.errors import ChainruleError, ProgramError
+
+Part = Literal["forward", "backward", "update"]
+
+
+def _infer_input(name: str, shape: Shape, dtype: dtypes.DType) -> TypeOf:
+    return shape, dtype
+
+
+def _infer_constant(value: np.ndarray) -> TypeOf:
+    return value.shape, value.dtype
+
+
+def _not_computed(m: Any, **attributes: Any) -> Any:
+    raise ProgramError("an input of a Program is given, not computed")
+
+
+INPUT = Primitive("input", "source", _not_computed, _infer_input)
+CONSTANT = Primitive("constant", "source", lambda m, value: value, _infer_constant)
+
+
+@dataclass(frozen=True, eq=False)
+class Node:
+    """One operation of a Program. `of` is the forward node that a backward node belongs to."""
+
+    primitive: Primitive
+    inputs: tuple[int, ...]
+    attributes: dict[str, Any]
+    shape: Shape
+    dtype: dtypes.DType
+    location: Location | None = None
+    part: Part = "forward"
+    of: int | None = None
+
+    @property
+    def ndim(self) -> int:
+        """The number of axes."""
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        """The number of elements."""
+        return int(np.prod(self.shape, dtype=np.int64))
+
+    @property
+    def nbytes(self) -> int:
+        """The size in memory."""
+        return self.size * self.dtype.itemsize
+
+    @property
+    def name(self) -> str:
+        """The path of an input; the name of the primitive otherwise."""
+        return str(self.attributes["name"]) if self.primitive is INPUT else self.primitive.name
+
+
+@dataclass(frozen=True)
+class Output:
+    """A result of the Program, or with `updates` (the number of an input node) that input's new value."""
+
+    name: str
+    node: int
+    updates: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """Nodes in an order where inputs come first; which of them are inputs; what comes out."""
+
+    name: str
+    nodes: tuple[Node, ...]
+    inputs: tuple[int, ...]
+    outputs: tuple[Output, ...]
+
+    def readers(self) -> Counter[int]:
+        """How often each node is read, by nodes and outputs."""
+        count: Counter[int] = Counter(i for node in self.nodes for i in node.inputs)
+        count.update(out.node for out in self.outputs)
+        return count
+
+
+def verify(program: Program) -> Program:
+    """Check everything that engines rely on; ProgramError names the node that breaks a rule. Returns the Program."""
+    for i, node in enumerate(program.nodes):
+        where = f"node %{i} = {node.primitive.name} of program {program.name}"
+        if any(not 0 <= x < i for x in node.inputs):
+            raise ProgramError(f"{where}: inputs {node.inputs} do not all come before it.")
+        if node.of is not None and not 0 <= node.of < i:
+            raise ProgramError(f"{where}: it belongs to %{node.of}, which does not come before it.")
+        try:
+            inferred = node.primitive.infer(*[program.nodes[x] for x in node.inputs], **node.attributes)
+        except ChainruleError as problem:
+            raise ProgramError(f"{where}: {problem}") from problem
+        if inferred != (node.shape, node.dtype):
+            raise ProgramError(f"{where}: it says {(node.shape, node.dtype)}, its inputs say {inferred}.")
+    given = [i for i, node in enumerate(program.nodes) if node.primitive is INPUT]
+    if sorted(program.inputs) != given or len(set(program.inputs)) != len(program.inputs):
+        raise ProgramError(f"program {program.name}: inputs {program.inputs} are not its input nodes {given}.")
+    updated = [out.updates for out in program.outputs if out.updates is not None]
+    if len(set(updated)) != len(updated) or not set(updated) <= set(program.inputs):
+        raise ProgramError(f"program {program.name}: the inputs {updated} cannot all be updated once.")
+    for out in program.outputs:
+        new = program.nodes[out.node]
+        if out.updates is not None:
+            old = program.nodes[out.updates]
+            if (old.shape, old.dtype) != (new.shape, new.dtype):
+                raise ProgramError(
+                    f"program {program.name}: {out.name} is {old.dtype.name}{list(old.shape)} before the step and "
+                    f"{new.dtype.name}{list(new.shape)} after it."
+                )
+    return program
+
+
+@dataclass
+class Builder:
+    """Nodes being written, by tracing or by a pass."""
+
+    nodes: list[Node] = field(default_factory=list)
+
+    def add(self, node: Node) -> int:
+        """Append a node; its number."""
+        self.nodes.append(node)
+        return len(self.nodes) - 1
+
+    def make(self, primitive: Primitive, *inputs: int, like: Node, **attributes: Any) -> int:
+        """Append `primitive(inputs)`, with the type inferred and location, part and forward node as those of `like`."""
+        shape, dtype = primitive.infer(*[self.nodes[i] for i in inputs], **attributes)
+        return self.add(Node(primitive, inputs, attributes, shape, dtype, like.location, like.part, like.of))
+
+
+Rule = Callable[[Builder, Node], int | None]
+
+
+def rewrite(program: Program, rule: Rule, keep: Callable[[int], bool] = lambda i: True) -> Program:
+    """A Program in which `rule` was asked about every node, whose inputs are numbered anew.
+
+    The rule returns the number of the node that stands for it from now on, or None to keep it as it is. Nodes that are
+    not to `keep` must have no readers.
+    """
+    builder = Builder()
+    new: dict[int, int] = {}
+    for i, node in enumerate(program.nodes):
+        if not keep(i):
+            continue
+        of = new.get(node.of) if node.of is not None else None
+        node = replace(node, inputs=tuple([new[x] for x in node.inputs]), of=of)
+        found = rule(builder, node)
+        new[i] = builder.add(node) if found is None else found
+    outputs = tuple(
+        Output(out.name, new[out.node], None if out.updates is None else new[out.updates]) for out in program.outputs
+    )
+    return Program(program.name, tuple(builder.nodes), tuple(new[i] for i in program.inputs), outputs)

@@ -1,0 +1,198 @@
+"""Nested structures with tensors inside: flatten them to a list of leaves, build them again from other leaves.
+
+Containers are dicts, lists, tuples, named tuples, dataclasses and `Stateful` objects (Module, Optimizer, Generator).
+A leaf is a Tensor or a NumPy array; everything else is static: it belongs to the structure, not to the leaves.
+The same Stateful object met twice is one object; the same parameter of a Module met twice (tied weights) is one leaf.
+"""
+
+import copy
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+Role = Literal["value", "parameter", "frozen", "state"]
+
+
+class LeafBase:
+    """What `flatten` takes for a leaf: the base class of Tensor."""
+
+    __slots__ = ()
+
+
+class Stateful:
+    """An object whose tensors a training step replaces: the base class of Module, Optimizer and Generator."""
+
+    path: str = ""
+
+    def role(self, name: str) -> Role:
+        """What the tensor in attribute `name` is: a trained 'parameter', a 'frozen' one, or other 'state'."""
+        return "state"
+
+
+class Leaf(NamedTuple):
+    """One leaf of a flattened tree: its path (`model.0.weight`), its value and its role."""
+
+    path: str
+    value: Any
+    role: Role
+
+
+@dataclasses.dataclass(frozen=True)
+class Spec:
+    """The structure at one place of a tree. `kind` says how to read the other fields."""
+
+    kind: Literal["leaf", "static", "items", "object", "again"]
+    container: type | None = None
+    names: tuple[Any, ...] = ()
+    children: "tuple[Spec, ...]" = ()
+    index: int = 0
+    static: Any = None
+
+    @functools.cached_property
+    def has_leaves(self) -> bool:
+        """Whether a leaf stands anywhere below."""
+        return self.kind == "leaf" or any(child.has_leaves for child in self.children)
+
+
+@dataclasses.dataclass
+class Flat:
+    """A flattened tree: its leaves, its structure (hashable), and the Stateful objects met on the way."""
+
+    leaves: list[Leaf]
+    spec: Spec
+    objects: list[Stateful]
+    object_paths: list[str]
+
+
+def flatten(tree: Any, path: str = "") -> Flat:
+    """Take a tree apart. Leaves come in a fixed order: that of the arguments, keys, fields and attributes."""
+    flat = Flat([], Spec("static"), [], [])
+    seen_objects: dict[int, int] = {}
+    seen_parameters: dict[int, int] = {}
+
+    def walk(node: Any, path: str, role: Role) -> Spec:
+        if isinstance(node, (LeafBase, np.ndarray)):
+            if role in ("parameter", "frozen") and id(node) in seen_parameters:
+                return Spec("leaf", index=seen_parameters[id(node)])
+            seen_parameters[id(node)] = len(flat.leaves)
+            flat.leaves.append(Leaf(path, node, role))
+            return Spec("leaf", index=len(flat.leaves) - 1)
+        if isinstance(node, Stateful):
+            if id(node) in seen_objects:
+                return Spec("again", index=seen_objects[id(node)])
+            index = seen_objects[id(node)] = len(flat.objects)
+            flat.objects.append(node)
+            flat.object_paths.append(path)
+            names = tuple(name for name in vars(node) if name != "path")
+            children = [walk(vars(node)[name], join(path, name), node.role(name)) for name in names]
+            return Spec("object", type(node), names, tuple(children), index)
+        items = _items(node)
+        if items is None:
+            return Spec("static", static=_token(node))
+        children = [walk(v, join(path, n), role) for n, v in items]
+        return Spec("items", type(node), tuple(n for n, _ in items), tuple(children))
+
+    flat.spec = walk(tree, path, "value")
+    return flat
+
+
+def _items(node: Any) -> list[tuple[Any, Any]] | None:
+    if isinstance(node, dict):
+        return list(node.items())
+    if isinstance(node, (list, tuple)):
+        return list(enumerate(node))
+    if dataclasses.is_dataclass(node) and not isinstance(node, type):
+        return [(f.name, getattr(node, f.name)) for f in dataclasses.fields(node)]
+    return None
+
+
+class _Static(NamedTuple):
+    """A static value with its type, since 1 == True == 1.0 would otherwise be one structure."""
+
+    type: type
+    key: Any
+    value: Any
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Static) and self.type is other.type and bool(self.key == other.key)
+
+    def __hash__(self) -> int:
+        return hash((self.type, self.key))
+
+
+def _token(value: Any) -> _Static:
+    if isinstance(value, float):
+        return _Static(float, value.hex(), value)
+    try:
+        hash(value)
+    except TypeError:
+        return _Static(type(value), id(value), value)  # compared by identity; kept alive by the structure
+    return _Static(type(value), value, value)
+
+
+def build(flat: Flat, leaves: Sequence[Any], in_place: bool = False) -> Any:
+    """The tree with other leaves. Stateful objects are shallow copies, or with `in_place` the originals, written to."""
+    made: dict[int, Stateful] = {}
+
+    def make(spec: Spec) -> Any:
+        if spec.kind == "leaf":
+            return leaves[spec.index]
+        if spec.kind == "static":
+            return spec.static.value
+        if spec.kind == "again":
+            return made[spec.index]
+        if spec.kind == "object":
+            original = flat.objects[spec.index]
+            made[spec.index] = result = original if in_place else copy.copy(original)
+            for name, child in zip(spec.names, spec.children, strict=True):
+                if child.has_leaves or child.kind == "again":
+                    vars(result)[name] = make(child)
+            if not in_place:
+                result.path = flat.object_paths[spec.index]
+            return result
+        return _refill(spec, [make(child) for child in spec.children])
+
+    return make(flat.spec)
+
+
+def _refill(spec: Spec, children: list[Any]) -> Any:
+    kind: Any = spec.container
+    if issubclass(kind, dict):
+        return kind(zip(spec.names, children, strict=True))
+    if issubclass(kind, tuple) and hasattr(kind, "_fields"):
+        return kind(*children)
+    if issubclass(kind, (list, tuple)):
+        return kind(children)
+    return kind(**dict(zip(spec.names, children, strict=True)))
+
+
+def collect(flat: Flat, values: Sequence[Any], keep: Callable[[Leaf], bool]) -> Any:
+    """Like `build`, but a Stateful object becomes a dict {path inside it: value} of the leaves to `keep`."""
+
+    def make(spec: Spec) -> Any:
+        if spec.kind == "leaf":
+            return values[spec.index]
+        if spec.kind == "object":
+            prefix = flat.object_paths[spec.index]
+            inside = dict.fromkeys(_leaf_indices(spec))
+            return {flat.leaves[i].path[len(prefix) :].lstrip("."): values[i] for i in inside if keep(flat.leaves[i])}
+        if spec.kind == "items":
+            return _refill(spec, [make(child) for child in spec.children])
+        return None
+
+    return make(flat.spec)
+
+
+def _leaf_indices(spec: Spec) -> Iterator[int]:
+    if spec.kind == "leaf":
+        yield spec.index
+    for child in spec.children:
+        yield from _leaf_indices(child)
+
+
+def join(path: str, name: Any) -> str:
+    """The path of the child `name` below `path`."""
+    return f"{path}.{name}" if path else str(name)
