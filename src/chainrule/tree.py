@@ -70,33 +70,37 @@ class Flat:
 def flatten(tree: Any, path: str = "") -> Flat:
     """Take a tree apart. Leaves come in a fixed order: that of the arguments, keys, fields and attributes."""
     flat = Flat([], Spec("static"), [], [])
-    seen_objects: dict[int, int] = {}
-    seen_parameters: dict[int, int] = {}
-
-    def walk(node: Any, path: str, role: Role) -> Spec:
-        if isinstance(node, (LeafBase, np.ndarray)):
-            if role in ("parameter", "frozen") and id(node) in seen_parameters:
-                return Spec("leaf", index=seen_parameters[id(node)])
-            seen_parameters[id(node)] = len(flat.leaves)
-            flat.leaves.append(Leaf(path, node, role))
-            return Spec("leaf", index=len(flat.leaves) - 1)
-        if isinstance(node, Stateful):
-            if id(node) in seen_objects:
-                return Spec("again", index=seen_objects[id(node)])
-            index = seen_objects[id(node)] = len(flat.objects)
-            flat.objects.append(node)
-            flat.object_paths.append(path)
-            names = tuple(name for name in vars(node) if name != "path")
-            children = [walk(vars(node)[name], join(path, name), node.role(name)) for name in names]
-            return Spec("object", type(node), names, tuple(children), index)
-        items = _items(node)
-        if items is None:
-            return Spec("static", static=_token(node))
-        children = [walk(v, join(path, n), role) for n, v in items]
-        return Spec("items", type(node), tuple(n for n, _ in items), tuple(children))
-
-    flat.spec = walk(tree, path, "value")
+    flat.spec = _walk(tree, path, "value", flat, {}, {})
     return flat
+
+
+# Recursion below is by plain functions: a closure that calls itself is a reference cycle, and would keep tensors alive
+# until the garbage collector comes by.
+
+
+def _walk(node: Any, path: str, role: Role, flat: Flat, objects: dict[int, int], parameters: dict[int, int]) -> Spec:
+    """The structure of `node`; its leaves and Stateful objects are appended to `flat`."""
+    if isinstance(node, (LeafBase, np.ndarray)):
+        if role in ("parameter", "frozen") and id(node) in parameters:
+            return Spec("leaf", index=parameters[id(node)])
+        parameters[id(node)] = len(flat.leaves)
+        flat.leaves.append(Leaf(path, node, role))
+        return Spec("leaf", index=len(flat.leaves) - 1)
+    if isinstance(node, Stateful):
+        if id(node) in objects:
+            return Spec("again", index=objects[id(node)])
+        index = objects[id(node)] = len(flat.objects)
+        flat.objects.append(node)
+        flat.object_paths.append(path)
+        inside = vars(node)
+        names = tuple([name for name in inside if name != "path"])
+        children = [_walk(inside[n], join(path, n), node.role(n), flat, objects, parameters) for n in names]
+        return Spec("object", type(node), names, tuple(children), index)
+    items = _items(node)
+    if items is None:
+        return Spec("static", static=_token(node))
+    children = [_walk(v, join(path, n), role, flat, objects, parameters) for n, v in items]
+    return Spec("items", type(node), tuple([n for n, _ in items]), tuple(children))
 
 
 def _items(node: Any) -> list[tuple[Any, Any]] | None:
@@ -135,27 +139,26 @@ def _token(value: Any) -> _Static:
 
 def build(flat: Flat, leaves: Sequence[Any], in_place: bool = False) -> Any:
     """The tree with other leaves. Stateful objects are shallow copies, or with `in_place` the originals, written to."""
-    made: dict[int, Stateful] = {}
+    return _make(flat.spec, flat, leaves, in_place, {})
 
-    def make(spec: Spec) -> Any:
-        if spec.kind == "leaf":
-            return leaves[spec.index]
-        if spec.kind == "static":
-            return spec.static.value
-        if spec.kind == "again":
-            return made[spec.index]
-        if spec.kind == "object":
-            original = flat.objects[spec.index]
-            made[spec.index] = result = original if in_place else copy.copy(original)
-            for name, child in zip(spec.names, spec.children, strict=True):
-                if child.has_leaves or child.kind == "again":
-                    vars(result)[name] = make(child)
-            if not in_place:
-                result.path = flat.object_paths[spec.index]
-            return result
-        return _refill(spec, [make(child) for child in spec.children])
 
-    return make(flat.spec)
+def _make(spec: Spec, flat: Flat, leaves: Sequence[Any], in_place: bool, made: dict[int, Stateful]) -> Any:
+    if spec.kind == "leaf":
+        return leaves[spec.index]
+    if spec.kind == "static":
+        return spec.static.value
+    if spec.kind == "again":
+        return made[spec.index]
+    if spec.kind == "items":
+        return _refill(spec, [_make(child, flat, leaves, in_place, made) for child in spec.children])
+    original = flat.objects[spec.index]
+    made[spec.index] = result = original if in_place else copy.copy(original)
+    for name, child in zip(spec.names, spec.children, strict=True):
+        if child.has_leaves or child.kind == "again":
+            vars(result)[name] = _make(child, flat, leaves, in_place, made)
+    if not in_place:
+        result.path = flat.object_paths[spec.index]
+    return result
 
 
 def _refill(spec: Spec, children: list[Any]) -> Any:
@@ -171,19 +174,19 @@ def _refill(spec: Spec, children: list[Any]) -> Any:
 
 def collect(flat: Flat, values: Sequence[Any], keep: Callable[[Leaf], bool]) -> Any:
     """Like `build`, but a Stateful object becomes a dict {path inside it: value} of the leaves to `keep`."""
+    return _collect(flat.spec, flat, values, keep)
 
-    def make(spec: Spec) -> Any:
-        if spec.kind == "leaf":
-            return values[spec.index]
-        if spec.kind == "object":
-            prefix = flat.object_paths[spec.index]
-            inside = dict.fromkeys(_leaf_indices(spec))
-            return {flat.leaves[i].path[len(prefix) :].lstrip("."): values[i] for i in inside if keep(flat.leaves[i])}
-        if spec.kind == "items":
-            return _refill(spec, [make(child) for child in spec.children])
+
+def _collect(spec: Spec, flat: Flat, values: Sequence[Any], keep: Callable[[Leaf], bool]) -> Any:
+    if spec.kind == "leaf":
+        return values[spec.index]
+    if spec.kind == "items":
+        return _refill(spec, [_collect(child, flat, values, keep) for child in spec.children])
+    if spec.kind != "object":
         return None
-
-    return make(flat.spec)
+    prefix = flat.object_paths[spec.index]
+    inside = [i for i in dict.fromkeys(_leaf_indices(spec)) if keep(flat.leaves[i])]
+    return {flat.leaves[i].path[len(prefix) :].lstrip("."): values[i] for i in inside}
 
 
 def _leaf_indices(spec: Spec) -> Iterator[int]:

@@ -117,7 +117,9 @@ copysign: Primitive = elementwise(
     "da = dy · sign a · sign b",
     TWO,
 )
-nextafter: Primitive = elementwise("nextafter", lambda m, a, b: m.nextafter(a, b), samples=TWO)
+nextafter: Primitive = elementwise(
+    "nextafter", lambda m, a, b: m.nextafter(a, b), lambda dy, y, a, b: (dy, None), "da = dy", TWO
+)
 
 
 def _share(a: Tensor, b: Tensor) -> Tensor:
