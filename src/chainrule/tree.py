@@ -52,9 +52,9 @@ class Spec:
     static: Any = None
 
     @functools.cached_property
-    def has_leaves(self) -> bool:
-        """Whether a leaf stands anywhere below."""
-        return self.kind == "leaf" or any(child.has_leaves for child in self.children)
+    def live(self) -> bool:
+        """Whether a leaf or a Stateful object stands here or below: what `build` has to make again."""
+        return self.kind in ("leaf", "object", "again") or any(child.live for child in self.children)
 
 
 @dataclasses.dataclass
@@ -107,7 +107,7 @@ def _items(node: Any) -> list[tuple[Any, Any]] | None:
     if isinstance(node, dict):
         return list(node.items())
     if isinstance(node, (list, tuple)):
-        return list(enumerate(node))
+        return list(zip(getattr(node, "_fields", range(len(node))), node, strict=True))
     if dataclasses.is_dataclass(node) and not isinstance(node, type):
         return [(f.name, getattr(node, f.name)) for f in dataclasses.fields(node)]
     return None
@@ -154,7 +154,7 @@ def _make(spec: Spec, flat: Flat, leaves: Sequence[Any], in_place: bool, made: d
     original = flat.objects[spec.index]
     made[spec.index] = result = original if in_place else copy.copy(original)
     for name, child in zip(spec.names, spec.children, strict=True):
-        if child.has_leaves or child.kind == "again":
+        if child.live:
             vars(result)[name] = _make(child, flat, leaves, in_place, made)
     if not in_place:
         result.path = flat.object_paths[spec.index]

@@ -13,9 +13,7 @@ from chainrule.engines import ENGINES
 from chainrule.primitives import ALL
 from chainrule.primitives.samples import EXTREMES
 
-SAMPLES = [
-    pytest.param(p, s, id=f"{p.name}-{i}") for p in ALL.values() for i, s in enumerate(p.samples)
-]
+SAMPLES = [pytest.param(p, s, id=f"{p.name}-{i}") for p in ALL.values() for i, s in enumerate(p.samples)]
 ELEMENTWISE = [p for p in ALL.values() if p.kind == "elementwise"]
 FLOATS = [p for p in ELEMENTWISE if any(i.kind == "real" for s in p.samples for i in s.inputs)]
 

@@ -48,7 +48,7 @@ def text(program: Program, locations: bool = True) -> str:
             if node.part == part and node.primitive is not INPUT and i not in inlined:
                 typed = f"{'%' + str(i):<{width}} {type_text(node.shape, node.dtype):<14}"
                 left = f"  {typed} = {_call(program, i, inlined)}"
-                rows.append((left, _note(node, program) if locations else _of(node, program)))
+                rows.append((left, _note(node, program, inlined) if locations else _of(node, program, inlined)))
         if rows:
             lines.append(part)
             column = min(max(len(left) for left, _ in rows), 100)
@@ -123,13 +123,15 @@ def _digest(value: np.ndarray) -> str:
     return "[" + ", ".join(flat) + (", …]" if value.size > 4 else "]")
 
 
-def _of(node: Node, program: Program) -> str:
-    return "" if node.of is None or program.nodes[node.of].primitive is INPUT else f"of %{node.of}"
+def _of(node: Node, program: Program, inlined: set[int]) -> str:
+    if node.of is None or program.nodes[node.of].primitive is INPUT:
+        return ""
+    return f"of {_reference(program, node.of, inlined)}"
 
 
-def _note(node: Node, program: Program) -> str:
+def _note(node: Node, program: Program, inlined: set[int]) -> str:
     where = ""
     if node.location and node.location.file:
         layer = f"{node.location.module} {node.location.layer}".strip()
         where = f"{layer + '  ' if layer else ''}{os.path.basename(node.location.file)}:{node.location.line}"
-    return "  ".join(part for part in (_of(node, program), where) if part)
+    return "  ".join(part for part in (_of(node, program, inlined), where) if part)
