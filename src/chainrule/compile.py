@@ -205,11 +205,11 @@ def _call_module(module: Any, *args: Any) -> Any:
     return module(*args)
 
 
-def trace(f: Callable[..., Any], *args: Any, **kwargs: Any) -> Program:
+def trace_program(f: Callable[..., Any], *args: Any, **kwargs: Any) -> Program:
     """The Program of `f` at these arguments, without running it.
 
     >>> import chainrule as cr
-    >>> len(cr.trace(lambda x: x + 1, cr.tensor([1.0])).nodes)
+    >>> len(cr.trace_program(lambda x: x + 1, cr.tensor([1.0])).nodes)
     4
     """
     compiled = Compiled(f, "reference")

@@ -161,7 +161,7 @@ def test_many_signatures_warn_once(engine):
 
 
 def test_unknown_engines_are_named(engine):
-    with pytest.raises(errors.ConfigError, match="Engines: .*reference"):
+    with pytest.raises(errors.ConfigError, match=r"Engines: .*reference"):
         compile(lambda x: x, engine="warp")
 
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chainrule.compile import Compiled, trace
+from chainrule.compile import Compiled, trace_program
 from chainrule.core.tensor import tensor
 from chainrule.engines.reference import ReferenceEngine
 from chainrule.passes import pipeline
@@ -73,7 +73,7 @@ def test_each_pass_alone_keeps_the_meaning(rewrite, monkeypatch):
     monkeypatch.setattr(pipeline, "PIPELINE", ())
     x = tensor(SPECIAL)
     f = lambda x: (e.sin(x) * 1 + e.sin(x) + (tensor([1.0]) + 2)[0], x.T.T)
-    program = trace(f, x)
+    program = trace_program(f, x)
     after = verify(rewrite(program))
     for a, b in zip(*(ReferenceEngine().compile(p)([x.value]) for p in (program, after)), strict=True):
         assert a.tobytes() == b.tobytes()
@@ -87,7 +87,7 @@ def names(program):
 def raw(monkeypatch):
     """Trace without passes."""
     monkeypatch.setattr(pipeline, "PIPELINE", ())
-    return lambda f, *xs: trace(f, *xs)
+    return lambda f, *xs: trace_program(f, *xs)
 
 
 def test_simplify_drops_what_changes_nothing(raw):

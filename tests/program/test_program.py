@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from chainrule import errors
-from chainrule.compile import compile, trace
+from chainrule.compile import compile, trace_program
 from chainrule.core.autodiff import grad, value_and_grad
 from chainrule.core.tensor import tensor
 from chainrule.functions.custom import checkpoint
@@ -71,17 +71,17 @@ out
 
 
 def test_the_text_is_stable():
-    assert text(trace(step, *arguments()), locations=False) == GOLDEN
+    assert text(trace_program(step, *arguments()), locations=False) == GOLDEN
 
 
 def test_nodes_know_their_line():
-    lines = text(trace(step, *arguments())).splitlines()
+    lines = text(trace_program(step, *arguments())).splitlines()
     row = next(line for line in lines if "softplus" in line)
     assert "test_program.py:" in row
 
 
 def test_backward_nodes_know_their_forward_node():
-    program = trace(step, *arguments())
+    program = trace_program(step, *arguments())
     for node in program.nodes:
         if node.part == "backward" and node.of is not None:
             assert program.nodes[node.of].part == "forward"
@@ -90,22 +90,22 @@ def test_backward_nodes_know_their_forward_node():
 
 
 def test_equal_programs_of_equal_functions():
-    assert text(trace(step, *arguments())) == text(trace(step, *arguments()))
+    assert text(trace_program(step, *arguments())) == text(trace_program(step, *arguments()))
 
 
 def test_recomputation_is_not_merged_away():
     f = lambda x: e.sin(e.sin(x)).sum()
     x = tensor(np.ones(3))
-    count = lambda g: sum(n.primitive.name == "sin" for n in trace(value_and_grad(g), x).nodes)
+    count = lambda g: sum(n.primitive.name == "sin" for n in trace_program(value_and_grad(g), x).nodes)
     assert count(f) == 2
     assert count(lambda x: checkpoint(lambda v: e.sin(e.sin(v)))(x).sum()) == 3
 
 
 def test_symbols_must_not_escape():
     kept = []
-    trace(lambda x: kept.append(x) or x * 2, tensor(1.0))
+    trace_program(lambda x: kept.append(x) or x * 2, tensor(1.0))
     with pytest.raises(errors.TracedValueError, match="another traced function"):
-        trace(lambda y: y + kept[0], tensor(1.0))
+        trace_program(lambda y: y + kept[0], tensor(1.0))
 
 
 def test_a_parameter_must_be_an_argument():
@@ -115,7 +115,7 @@ def test_a_parameter_must_be_an_argument():
 
 
 def broken(change):
-    program = trace(lambda x: e.sin(x) + e.cos(x), tensor([1.0]))
+    program = trace_program(lambda x: e.sin(x) + e.cos(x), tensor([1.0]))
     return change(program)
 
 
@@ -143,17 +143,17 @@ def test_the_memory_plan_counts_what_is_alive():
         return x
 
     x = tensor(np.ones(1024, np.float32))
-    assert plan_memory(trace(f, x)).peak_bytes == 2 * 4096
-    assert plan_memory(trace(grad(lambda v: f(v).sum()), x)).peak_bytes >= 10 * 4096
+    assert plan_memory(trace_program(f, x)).peak_bytes == 2 * 4096
+    assert plan_memory(trace_program(grad(lambda v: f(v).sum()), x)).peak_bytes >= 10 * 4096
 
 
 def test_views_share_memory():
     x = tensor(np.ones((32, 32), np.float32))
-    plan = plan_memory(trace(lambda x: e.sin(x).T.T[1:, None], x))
+    plan = plan_memory(trace_program(lambda x: e.sin(x).T.T[1:, None], x))
     assert plan.peak_bytes == 32 * 32 * 4
 
 
 def test_an_empty_program_is_a_program():
-    program = trace(lambda x: x, tensor(1.0))
+    program = trace_program(lambda x: x, tensor(1.0))
     assert isinstance(program, Program) and isinstance(program.nodes[0], Node)
     assert program.outputs[0].node == 0
