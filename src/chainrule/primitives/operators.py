@@ -62,11 +62,21 @@ def lift(name: str, values: tuple[Any, ...], to_float: bool = False) -> list[Ten
     ]
 
 
+def _ready(values: tuple[Any, ...], to_float: bool) -> bool:
+    """Whether the operands need no conversion: most of those inside networks."""
+    first = values[0]
+    return (
+        all([type(x) is Tensor for x in values])
+        and all([x.dtype == first.dtype and x.shape == first.shape for x in values])
+        and (not to_float or dtypes.is_float(first.dtype))
+    )
+
+
 def operator(primitive: Primitive, to_float: bool = False) -> Operator:
     """The public form of an elementwise primitive."""
 
     def call(*values: Any) -> Tensor:
-        return primitive(*lift(primitive.name, values, to_float))
+        return primitive(*values) if _ready(values, to_float) else primitive(*lift(primitive.name, values, to_float))
 
     call.__name__ = call.__qualname__ = primitive.name
     return call
