@@ -35,6 +35,7 @@ class Specialisation:
     results: tree.Flat  # the structure of what the function returns; leaves that are not computed stand in it
     computed: tuple[int, ...]  # which leaves of the results come out of the Program, in order
     updated: tuple[int, ...]  # which leaves of the arguments the rest of the outputs replace
+    statics: list[Any]  # the static arguments: kept alive, since some are told apart by identity
 
 
 class Compiled:
@@ -98,7 +99,7 @@ class Compiled:
         outputs = [Result(results.leaves[i].path, results.leaves[i].value) for i in computed]
         outputs += [Result(flat.leaves[i].path, after.leaves[i].value, symbols[i]) for i in updated]
         program = optimise(build(self._name, symbols, outputs))
-        return Specialisation(self.engine.compile(program), _without_tensors(results), computed, updated)
+        return Specialisation(self.engine.compile(program), _without_tensors(results), computed, updated, flat.statics)
 
     @property
     def _name(self) -> str:
@@ -156,7 +157,7 @@ def _updated(flat: tree.Flat, symbols: Sequence[Tensor], after: tree.Flat) -> tu
 def _without_tensors(results: tree.Flat) -> tree.Flat:
     """The structure of the results alone, so that a cached signature keeps no graph alive."""
     leaves = [leaf._replace(value=None) if isinstance(leaf.value, Tensor) else leaf for leaf in results.leaves]
-    return tree.Flat(leaves, results.spec, [], [])
+    return tree.Flat(leaves, results.spec, results.statics, [], [])
 
 
 def _run(found: Specialisation, flat: tree.Flat) -> Any:

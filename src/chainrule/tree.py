@@ -7,7 +7,6 @@ The same Stateful object met twice is one object; the same parameter of a Module
 
 import copy
 import dataclasses
-import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -40,36 +39,41 @@ class Leaf(NamedTuple):
     role: Role
 
 
-@dataclasses.dataclass(frozen=True)
-class Spec:
-    """The structure at one place of a tree. `kind` says how to read the other fields."""
+class Spec(NamedTuple):
+    """The structure at one place of a tree, as a tuple that compares and hashes quickly.
+
+    kind      'leaf', 'static', 'items' (a container), 'object' (a Stateful), 'again' (one that was met before)
+    type      of the container or object
+    names     keys, fields, attributes
+    children  their structures
+    index     which leaf, object or static value it is
+    token     what tells one static value from another
+    live      whether a leaf or object stands here or below: what `build` has to make again
+    """
 
     kind: Literal["leaf", "static", "items", "object", "again"]
-    container: type | None = None
+    container: Any = None
     names: tuple[Any, ...] = ()
-    children: "tuple[Spec, ...]" = ()
+    children: tuple[Any, ...] = ()
     index: int = 0
-    static: Any = None
-
-    @functools.cached_property
-    def live(self) -> bool:
-        """Whether a leaf or a Stateful object stands here or below: what `build` has to make again."""
-        return self.kind in ("leaf", "object", "again") or any(child.live for child in self.children)
+    token: Any = None
+    live: bool = True
 
 
 @dataclasses.dataclass
 class Flat:
-    """A flattened tree: its leaves, its structure (hashable), and the Stateful objects met on the way."""
+    """A flattened tree: its leaves, its structure (hashable), its static values, and the Stateful objects met."""
 
     leaves: list[Leaf]
     spec: Spec
+    statics: list[Any]
     objects: list[Stateful]
     object_paths: list[str]
 
 
 def flatten(tree: Any, path: str = "") -> Flat:
     """Take a tree apart. Leaves come in a fixed order: that of the arguments, keys, fields and attributes."""
-    flat = Flat([], Spec("static"), [], [])
+    flat = Flat([], Spec("static"), [], [], [])
     flat.spec = _walk(tree, path, "value", flat, {}, {})
     return flat
 
@@ -96,11 +100,13 @@ def _walk(node: Any, path: str, role: Role, flat: Flat, objects: dict[int, int],
         names = tuple([name for name in inside if name != "path"])
         children = [_walk(inside[n], join(path, n), node.role(n), flat, objects, parameters) for n in names]
         return Spec("object", type(node), names, tuple(children), index)
-    items = _items(node)
+    items = None if type(node) in PLAIN else _items(node)
     if items is None:
-        return Spec("static", static=_token(node))
+        flat.statics.append(node)
+        return Spec("static", index=len(flat.statics) - 1, token=_token(node), live=False)
     children = [_walk(v, join(path, n), role, flat, objects, parameters) for n, v in items]
-    return Spec("items", type(node), tuple([n for n, _ in items]), tuple(children))
+    live = any([child.live for child in children])
+    return Spec("items", type(node), tuple([n for n, _ in items]), tuple(children), live=live)
 
 
 def _items(node: Any) -> list[tuple[Any, Any]] | None:
@@ -113,28 +119,18 @@ def _items(node: Any) -> list[tuple[Any, Any]] | None:
     return None
 
 
-class _Static(NamedTuple):
-    """A static value with its type, since 1 == True == 1.0 would otherwise be one structure."""
-
-    type: type
-    key: Any
-    value: Any
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Static) and self.type is other.type and bool(self.key == other.key)
-
-    def __hash__(self) -> int:
-        return hash((self.type, self.key))
+PLAIN = (int, float, str, bool, type(None))
 
 
-def _token(value: Any) -> _Static:
-    if isinstance(value, float):
-        return _Static(float, value.hex(), value)
+def _token(value: Any) -> Any:
+    """What tells a static value from another: 1, True and 1.0 differ, and so do 0.0 and −0.0."""
+    if type(value) is float:
+        return float, value.hex()
     try:
         hash(value)
     except TypeError:
-        return _Static(type(value), id(value), value)  # compared by identity; kept alive by the structure
-    return _Static(type(value), value, value)
+        return type(value), id(value)  # by identity: who keeps the token must keep the value alive, too
+    return type(value), value
 
 
 def build(flat: Flat, leaves: Sequence[Any], in_place: bool = False) -> Any:
@@ -146,7 +142,7 @@ def _make(spec: Spec, flat: Flat, leaves: Sequence[Any], in_place: bool, made: d
     if spec.kind == "leaf":
         return leaves[spec.index]
     if spec.kind == "static":
-        return spec.static.value
+        return flat.statics[spec.index]
     if spec.kind == "again":
         return made[spec.index]
     if spec.kind == "items":
@@ -157,7 +153,7 @@ def _make(spec: Spec, flat: Flat, leaves: Sequence[Any], in_place: bool, made: d
         if child.live:
             vars(result)[name] = _make(child, flat, leaves, in_place, made)
     if not in_place:
-        result.path = flat.object_paths[spec.index]
+        result.path = original.path or flat.object_paths[spec.index]  # the outermost name is the one people know
     return result
 
 

@@ -127,15 +127,16 @@ class Linearised:
     """`f` evaluated at `args` with the history kept: what grad, vjp and jacobian ask their derivatives of."""
 
     def __init__(self, f: Callable[..., Any], args: tuple[Any, ...], argnums: tuple[int, ...]) -> None:
+        names = [""] if len(argnums) == 1 else [str(i) for i in argnums]  # a single argument needs no name
         try:
-            self.arguments = tree.flatten([args[i] for i in argnums])
+            self.arguments = tree.flatten({name: args[i] for name, i in zip(names, argnums, strict=True)})
         except IndexError:
             raise GradientError(f"argnums={argnums} for a function called with {len(args)} arguments.") from None
         scope = Scope()
         leaves = [fresh_leaf(x, scope) if differentiable(x) else x.value for x in self.arguments.leaves]
         self.wrt = [x if differentiable(leaf) else None for x, leaf in zip(leaves, self.arguments.leaves, strict=True)]
         copies = tree.build(self.arguments, leaves)
-        replaced = dict(zip(argnums, copies, strict=True))
+        replaced = dict(zip(argnums, copies.values(), strict=True))
         try:
             self.result = f(*[replaced.get(i, x) for i, x in enumerate(args)])
         finally:
@@ -154,8 +155,7 @@ class Linearised:
 
     def in_arguments(self, values: Sequence[Any]) -> list[Any]:
         """Values for the leaves, in the structure of the arguments; for a Module a dict {parameter name: value}."""
-        result: list[Any] = tree.collect(self.arguments, values, differentiable)
-        return result
+        return list(tree.collect(self.arguments, values, differentiable).values())
 
 
 def write_back(original: tree.Flat, leaves: Sequence[Any], copies: Any) -> None:
@@ -277,7 +277,7 @@ def jvp(f: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) 
     seeds = [fresh_leaf(tree.Leaf("", full(y.shape, 0, y.dtype), "value"), scope) for y in outputs]
     pulled = at.pull(outputs, seeds)
     scope.open = False
-    given = tree.flatten(list(tangents))
+    given = tree.flatten(dict(zip(at.arguments.spec.names, tangents, strict=False)))
     if given.spec != at.arguments.spec:
         raise GradientError("The tangents must have the structure of the primals.")
     pairs = [(g, as_tensor(t.value)) for g, t in zip(pulled, given.leaves, strict=True) if g is not None]

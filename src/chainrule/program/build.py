@@ -29,7 +29,7 @@ def build(name: str, symbols: Sequence[Tensor], results: Sequence[Result]) -> Pr
     Raises TracedValueError when a result depends on a symbol of another trace, or on a parameter that is no argument.
     """
     nodes = _below([r.tensor for r in results], symbols)
-    parts = _parts(nodes)
+    parts = _parts(nodes, results)
     builder = Builder()
     number: dict[int, int] = {}
     for x in symbols:
@@ -96,14 +96,23 @@ def _uniform(value: np.ndarray) -> bool:
     return not any(value.strides) or value.tobytes() == value[(0,) * value.ndim].tobytes() * value.size
 
 
-def _parts(nodes: Sequence[Tensor]) -> dict[int, Part]:
-    """Backward: made by a vjp rule. Update: made of those, and not differentiated again. Forward: the rest."""
-    differentiated = {x.of.serial for x in nodes if x.of is not None}
-    parts: dict[int, Part] = {}
+def _parts(nodes: Sequence[Tensor], results: Sequence[Result]) -> dict[int, Part]:
+    """Backward: made by a vjp rule. Forward: what that, or a result that is no gradient, needs. Update: the rest.
+
+    Where nothing is differentiated, everything is forward.
+    """
+    if not any(x.of is not None for x in nodes):
+        return {x.serial: "forward" for x in nodes}
+    after: set[int] = set()  # made of gradients
     for x in nodes:
-        after = any(parts.get(i.serial) in ("backward", "update") for i in x.inputs)
+        if x.of is not None or any(i.serial in after for i in x.inputs):
+            after.add(x.serial)
+    needed = {r.tensor.serial for r in results if r.updates is None} - after
+    parts: dict[int, Part] = {}
+    for x in reversed(nodes):
         if x.of is not None:
-            parts[x.serial] = "backward"
-        else:
-            parts[x.serial] = "update" if after and x.serial not in differentiated else "forward"
+            needed.add(x.of.serial)
+        if x.of is not None or x.serial in needed:
+            needed.update(i.serial for i in x.inputs)
+        parts[x.serial] = "backward" if x.of is not None else "forward" if x.serial in needed else "update"
     return parts
