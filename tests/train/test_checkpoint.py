@@ -33,17 +33,38 @@ ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(module.__file__).parents[2])}
 
 
 def start(script: str, *arguments: object) -> "subprocess.Popen[str]":
-    return subprocess.Popen([sys.executable, "-c", script, *map(str, arguments)], stdout=subprocess.PIPE, text=True,
-                            env=ENVIRONMENT)
+    return subprocess.Popen(
+        [sys.executable, "-c", script, *map(str, arguments)], stdout=subprocess.PIPE, text=True, env=ENVIRONMENT
+    )
 
 
-DTYPES = [np.dtype(name) for name in ("float64", "float32", "float16", "int64", "int32", "int16", "int8", "uint64",
-                                      "uint32", "uint16", "uint8", "bool")] + [np.dtype(ml_dtypes.bfloat16)]
+DTYPES = [
+    np.dtype(name)
+    for name in (
+        "float64",
+        "float32",
+        "float16",
+        "int64",
+        "int32",
+        "int16",
+        "int8",
+        "uint64",
+        "uint32",
+        "uint16",
+        "uint8",
+        "bool",
+    )
+] + [np.dtype(ml_dtypes.bfloat16)]
 
 
 def some_tensors() -> dict[str, np.ndarray]:
-    return {"weight": np.arange(6, dtype=np.float32).reshape(2, 3), "step": np.array(7), "empty": np.zeros((0, 4)),
-            "moments": np.arange(3).astype(ml_dtypes.bfloat16), "mask": np.array([True, False, True])}
+    return {
+        "weight": np.arange(6, dtype=np.float32).reshape(2, 3),
+        "step": np.array(7),
+        "empty": np.zeros((0, 4)),
+        "moments": np.arange(3).astype(ml_dtypes.bfloat16),
+        "mask": np.array([True, False, True]),
+    }
 
 
 def assert_same_bits(left: dict[str, np.ndarray], right: dict[str, np.ndarray]) -> None:
@@ -64,13 +85,19 @@ def arrays(draw):
     if dtype.kind == "b":
         raw = bytes(byte & 1 for byte in raw)
     array = np.frombuffer(raw, dtype).reshape(shape)
-    return draw(st.sampled_from([array, array.T, array[..., ::-1] if array.ndim else array, array[::2] if array.ndim
-                                 else array]))
+    return draw(
+        st.sampled_from(
+            [array, array.T, array[..., ::-1] if array.ndim else array, array[::2] if array.ndim else array]
+        )
+    )
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.dictionaries(st.text().filter(lambda name: name != "__metadata__"), arrays(), max_size=5),
-       st.integers(0, 10**12), st.booleans())
+@given(
+    st.dictionaries(st.text().filter(lambda name: name != "__metadata__"), arrays(), max_size=5),
+    st.integers(0, 10**12),
+    st.booleans(),
+)
 def test_any_arrays_come_back_bit_for_bit(tmp_path_factory, tensors, step, best):
     folder = tmp_path_factory.mktemp("any")
     save_checkpoint(folder, step, tensors, {"a": [1.5, None]}, best=best)
@@ -94,14 +121,18 @@ def test_nan_payloads_and_signs_survive(tmp_path):
         "f64": np.array([0x7FF0000000000001, 0xFFF8DEADBEEF0001, 0x8000000000000000], np.uint64).view(np.float64),
         "f32": np.array([0x7F800001, 0xFFC12345, 0x80000000], np.uint32).view(np.float32),
         "f16": np.array([0x7C01, 0xFE01, 0x8000], np.uint16).view(np.float16),
-        "bf16": np.array([0x7F81, 0xFFC1, 0x8000], np.uint16).view(ml_dtypes.bfloat16)}
+        "bf16": np.array([0x7F81, 0xFFC1, 0x8000], np.uint16).view(ml_dtypes.bfloat16),
+    }
     save_checkpoint(tmp_path, 0, tensors, {})
     assert_same_bits(load_checkpoint(tmp_path).tensors, tensors)
 
 
 def test_state_keeps_order_types_and_non_finite_floats(tmp_path):
-    state = {"z": float("inf"), "a": -float("inf"),
-             "deep": [{"n": None, "t": True, "i": 2**200, "f": -0.0, "s": "é\ud800"}]}
+    state = {
+        "z": float("inf"),
+        "a": -float("inf"),
+        "deep": [{"n": None, "t": True, "i": 2**200, "f": -0.0, "s": "é\ud800"}],
+    }
     save_checkpoint(tmp_path, 0, {}, {**state, "nan": float("nan")})
     loaded = load_checkpoint(tmp_path).state
     assert np.isnan(loaded.pop("nan"))
@@ -138,7 +169,10 @@ def test_last_best_and_given_steps(tmp_path):
     assert load_checkpoint(tmp_path, 0).tensors["x"] == 0
     assert load_checkpoint(tmp_path, np.int64(10)).tensors["x"] == 10
     assert [(info.step, info.best, info.damage) for info in list_checkpoints(tmp_path)] == [
-        (0, True, ""), (10, True, ""), (20, False, "")]
+        (0, True, ""),
+        (10, True, ""),
+        (20, False, ""),
+    ]
 
 
 def test_steps_are_ordered_as_numbers(tmp_path):
@@ -173,7 +207,11 @@ def test_prune_does_not_count_damaged_files_nor_delete_them(tmp_path):
         cut(tmp_path, step, 3)
     prune_checkpoints(tmp_path, keep=2)
     assert [(info.step, bool(info.damage)) for info in list_checkpoints(tmp_path)] == [
-        (1, True), (2, False), (3, False), (4, True)]
+        (1, True),
+        (2, False),
+        (3, False),
+        (4, True),
+    ]
 
 
 def test_delete_after_removes_later_ones_newest_first(tmp_path):
@@ -308,13 +346,16 @@ def test_a_wrong_choice_is_named(tmp_path, step):
         load_checkpoint(tmp_path, step)
 
 
-@pytest.mark.parametrize(("array", "error", "message"), [
-    (np.zeros(2, ">f4"), DTypeError, "little-endian"),
-    (np.zeros(2, np.complex64), DTypeError, "complex64"),
-    (np.array([object()]), DTypeError, "cannot hold"),
-    (np.array(["text"]), DTypeError, "cannot hold"),
-    ([1.0, 2.0], DTypeError, "'x' is of type list, not a NumPy array"),
-])
+@pytest.mark.parametrize(
+    ("array", "error", "message"),
+    [
+        (np.zeros(2, ">f4"), DTypeError, "little-endian"),
+        (np.zeros(2, np.complex64), DTypeError, "complex64"),
+        (np.array([object()]), DTypeError, "cannot hold"),
+        (np.array(["text"]), DTypeError, "cannot hold"),
+        ([1.0, 2.0], DTypeError, "'x' is of type list, not a NumPy array"),
+    ],
+)
 def test_what_cannot_be_saved_is_refused_before_anything_is_written(tmp_path, array, error, message):
     with pytest.raises(error, match=message):
         save_checkpoint(tmp_path / "new", 0, {"x": array}, {})
@@ -372,8 +413,10 @@ while True:
 
 def assert_complete(loaded):
     rng = np.random.default_rng(loaded.step)
-    assert_same_bits(loaded.tensors, {"weight": rng.random((40, 50), np.float32), "moment": rng.random(30_000),
-                                      "count": np.array(loaded.step)})
+    assert_same_bits(
+        loaded.tensors,
+        {"weight": rng.random((40, 50), np.float32), "moment": rng.random(30_000), "count": np.array(loaded.step)},
+    )
     assert loaded.state == {"step": loaded.step, "loss": float("inf")}
 
 

@@ -96,8 +96,9 @@ ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(module.__file__).parents[2])}
 
 
 def start(script: str, *arguments: object) -> "subprocess.Popen[str]":
-    return subprocess.Popen([sys.executable, "-c", script, *map(str, arguments)], stdout=subprocess.PIPE, text=True,
-                            env=ENVIRONMENT)
+    return subprocess.Popen(
+        [sys.executable, "-c", script, *map(str, arguments)], stdout=subprocess.PIPE, text=True, env=ENVIRONMENT
+    )
 
 
 def test_writes_bytes_and_callables(tmp_path):
@@ -238,8 +239,9 @@ def test_killed_at_every_line_of_a_write(tmp_path):
     script.write_text(KILL_AT_EVERY_LINE)
     folder = tmp_path / "folder"
     folder.mkdir()
-    result = subprocess.run([sys.executable, str(script), str(folder)], capture_output=True, text=True, timeout=120,
-                            env=ENVIRONMENT)
+    result = subprocess.run(
+        [sys.executable, str(script), str(folder)], capture_output=True, text=True, timeout=120, env=ENVIRONMENT
+    )
     assert result.returncode == 0, result.stderr
     moments, leftovers = map(int, result.stdout.split())
     assert moments > 30
@@ -355,8 +357,13 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_forked_child_does_not_inherit_the_lock(tmp_path):
-    process = subprocess.Popen([sys.executable, "-c", FORK_AND_DIE, str(tmp_path / "lock")], stdin=subprocess.PIPE,
-                               stdout=subprocess.PIPE, text=True, env=ENVIRONMENT)
+    process = subprocess.Popen(
+        [sys.executable, "-c", FORK_AND_DIE, str(tmp_path / "lock")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=ENVIRONMENT,
+    )
     held, child = process.stdout.readline().split()
     try:
         assert held == "False"
@@ -373,9 +380,11 @@ def test_a_forked_child_does_not_inherit_the_lock(tmp_path):
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text().filter(lambda key: key != "$float"), inner,
-                                                                max_size=4),
-    max_leaves=20)
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text().filter(lambda key: key != "$float"), inner, max_size=4)
+    ),
+    max_leaves=20,
+)
 
 
 def bits(value):
@@ -399,18 +408,22 @@ def test_json_comes_back_with_the_same_types_and_bits(value):
 
 def test_json_spells_non_finite_floats():
     assert to_json([math.nan, math.inf, -math.inf, 1.0]) == (
-        '[{"$float": "nan"}, {"$float": "inf"}, {"$float": "-inf"}, 1.0]')
+        '[{"$float": "nan"}, {"$float": "inf"}, {"$float": "-inf"}, 1.0]'
+    )
 
 
-@pytest.mark.parametrize(("value", "message"), [
-    ({"a": [1, (2, 3)]}, r"state\['a'\]\[1\] is of type tuple.*list"),
-    ({"a": {1: 2}}, r"state\['a'\] has the key 1 of type int.*'1'"),
-    ({"a": {3, 4}}, r"state\['a'\] is of type set.*sorted list"),
-    ({"a": b"bytes"}, r"state\['a'\] is of type bytes"),
-    ({"a": object()}, r"state\['a'\] is of type object"),
-    ({"$float": "nan"}, r"state has the key '\$float'.*another key"),
-    ({"a": 10**5000}, r"state cannot be written as JSON"),
-])
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ({"a": [1, (2, 3)]}, r"state\['a'\]\[1\] is of type tuple.*list"),
+        ({"a": {1: 2}}, r"state\['a'\] has the key 1 of type int.*'1'"),
+        ({"a": {3, 4}}, r"state\['a'\] is of type set.*sorted list"),
+        ({"a": b"bytes"}, r"state\['a'\] is of type bytes"),
+        ({"a": object()}, r"state\['a'\] is of type object"),
+        ({"$float": "nan"}, r"state has the key '\$float'.*another key"),
+        ({"a": 10**5000}, r"state cannot be written as JSON"),
+    ],
+)
 def test_json_refuses_what_would_not_come_back(value, message):
     with pytest.raises(ConfigError, match=message):
         to_json(value, "state")

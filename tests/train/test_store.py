@@ -30,16 +30,23 @@ ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(module.__file__).parents[2])}
 
 
 def start(script: str, *arguments: object) -> "subprocess.Popen[str]":
-    return subprocess.Popen([sys.executable, "-c", script, *map(str, arguments)], stdout=subprocess.PIPE, text=True,
-                            env=ENVIRONMENT)
+    return subprocess.Popen(
+        [sys.executable, "-c", script, *map(str, arguments)], stdout=subprocess.PIPE, text=True, env=ENVIRONMENT
+    )
 
 
 def run_to_end(script: str, *arguments: object) -> None:
-    subprocess.run([sys.executable, "-c", script, *map(str, arguments)], check=True, capture_output=True, timeout=120,
-                   env=ENVIRONMENT)
+    subprocess.run(
+        [sys.executable, "-c", script, *map(str, arguments)],
+        check=True,
+        capture_output=True,
+        timeout=120,
+        env=ENVIRONMENT,
+    )
 
 
 # Making a run
+
 
 def test_a_new_run_is_a_folder_with_its_parts(tmp_path):
     config = {"lr": 1e-3, "stop": [None, float("inf")]}
@@ -108,8 +115,16 @@ for _ in range(10):
 
 
 def test_processes_that_create_at_once_get_runs_of_their_own(tmp_path):
-    processes = [subprocess.Popen([sys.executable, "-c", CREATE_MANY, str(tmp_path)], stdin=subprocess.PIPE,
-                                  stdout=subprocess.PIPE, text=True, env=ENVIRONMENT) for _ in range(3)]
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", CREATE_MANY, str(tmp_path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=ENVIRONMENT,
+        )
+        for _ in range(3)
+    ]
     for process in processes:
         process.stdin.write("go\n")
         process.stdin.flush()
@@ -120,23 +135,32 @@ def test_processes_that_create_at_once_get_runs_of_their_own(tmp_path):
 
 # Metrics
 
+
 def test_history_and_columns(tmp_path):
     with Run.create(tmp_path) as run:
         run.record(1, 1, loss=0.5)
         run.record(2, 1, loss=0.4, zeta=1.0, alpha=2)
         run.record(2, 1, validation=0.6)
         run.record(3, 2, loss=0.3)
-        expected = [{"step": 1, "epoch": 1, "loss": 0.5},
-                    {"step": 2, "epoch": 1, "loss": 0.4, "zeta": 1.0, "alpha": 2, "validation": 0.6},
-                    {"step": 3, "epoch": 2, "loss": 0.3}]
+        expected = [
+            {"step": 1, "epoch": 1, "loss": 0.5},
+            {"step": 2, "epoch": 1, "loss": 0.4, "zeta": 1.0, "alpha": 2, "validation": 0.6},
+            {"step": 3, "epoch": 2, "loss": 0.3},
+        ]
         assert run.history() == expected
         assert list(run.history()[1]) == ["step", "epoch", "loss", "zeta", "alpha", "validation"]
         assert run.history(after=1) == expected[1:]
         assert run.history(after=3) == []
     reader = Run.open(run.path)
     assert reader.history() == expected
-    assert reader.columns() == {"step": [1, 2, 3], "epoch": [1, 1, 2], "loss": [0.5, 0.4, 0.3],
-                                "zeta": [None, 1.0, None], "alpha": [None, 2, None], "validation": [None, 0.6, None]}
+    assert reader.columns() == {
+        "step": [1, 2, 3],
+        "epoch": [1, 1, 2],
+        "loss": [0.5, 0.4, 0.3],
+        "zeta": [None, 1.0, None],
+        "alpha": [None, 2, None],
+        "validation": [None, 0.6, None],
+    }
 
 
 def test_recording_again_replaces(tmp_path):
@@ -167,10 +191,18 @@ def test_any_number_comes_back_exactly(tmp_path_factory, values):
 
 def test_numbers_of_numpy_are_numbers(tmp_path):
     with Run.create(tmp_path) as run:
-        run.record(np.int64(1), np.int32(1), a=np.float32(0.1), b=np.int64(3), c=np.array(0.5), d=ml_dtypes.bfloat16(2),
-                   e=np.bool_(True))
+        run.record(
+            np.int64(1),
+            np.int32(1),
+            a=np.float32(0.1),
+            b=np.int64(3),
+            c=np.array(0.5),
+            d=ml_dtypes.bfloat16(2),
+            e=np.bool_(True),
+        )
         assert run.history() == [
-            {"step": 1, "epoch": 1, "a": float(np.float32(0.1)), "b": 3, "c": 0.5, "d": 2.0, "e": 1}]
+            {"step": 1, "epoch": 1, "a": float(np.float32(0.1)), "b": 3, "c": 0.5, "d": 2.0, "e": 1}
+        ]
 
 
 @pytest.mark.parametrize("value", ["0.5", None, [1.0], np.zeros(2), 1j, 2**63], ids=repr)
@@ -235,11 +267,13 @@ def test_a_full_disk_is_one_of_our_errors_and_loses_nothing_that_was_recorded(tm
 def test_threads_may_share_a_run(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "_COMMIT_ROWS", 7)
     with Run.create(tmp_path) as run, ThreadPoolExecutor(4) as pool:
+
         def work(thread):
             for step in range(50):
                 run.record(step, 0, **{f"metric{thread}": step})
                 if step % 10 == 0:
                     run.history()
+
         list(pool.map(work, range(4)))
         columns = run.columns()
     assert columns.keys() == {"step", "epoch", *(f"metric{thread}" for thread in range(4))}
@@ -247,6 +281,7 @@ def test_threads_may_share_a_run(tmp_path, monkeypatch):
 
 
 # Checkpoints and resuming
+
 
 def test_a_checkpoint_comes_after_its_metrics(tmp_path, monkeypatch):
     with Run.create(tmp_path) as run:
@@ -304,8 +339,11 @@ def test_truncation_cut_short_leaves_a_run_that_can_be_resumed(tmp_path, monkeyp
 
         unlink, calls = os.unlink, []
         with monkeypatch.context() as patch:
-            patch.setattr(module.Path, "unlink",
-                          lambda path, missing_ok=False: killed() if len(calls) == 2 else calls.append(unlink(path)))
+            patch.setattr(
+                module.Path,
+                "unlink",
+                lambda path, missing_ok=False: killed() if len(calls) == 2 else calls.append(unlink(path)),
+            )
             with pytest.raises(Killed):
                 run.truncate_after(1)
         steps = {row["step"] for row in run.history()}
@@ -371,6 +409,7 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path):
 
 
 # One trainer, many readers
+
 
 def test_a_second_trainer_gets_a_clear_error(tmp_path):
     with Run.create(tmp_path, "mine") as run:
@@ -465,8 +504,14 @@ def test_a_reader_in_the_midst_of_a_question_does_not_block_the_trainer(tmp_path
 def test_what_is_open_for_reading_does_not_write(tmp_path):
     Run.create(tmp_path, "mine").close()
     reader = Run.open(tmp_path / "mine")
-    for write in (lambda: reader.record(1, 1, loss=0.0), lambda: reader.flush(), lambda: reader.save(1, {}, {}),
-                  lambda: reader.log("text"), lambda: reader.set_status("failed"), lambda: reader.truncate_after(0)):
+    for write in (
+        lambda: reader.record(1, 1, loss=0.0),
+        lambda: reader.flush(),
+        lambda: reader.save(1, {}, {}),
+        lambda: reader.log("text"),
+        lambda: reader.set_status("failed"),
+        lambda: reader.truncate_after(0),
+    ):
         with pytest.raises(ConfigError, match=r"not open for training here.*train=True"):
             write()
     reader.close()
@@ -495,14 +540,16 @@ def test_a_run_that_may_not_be_written_can_be_read(tmp_path):
             folder.chmod(folder.stat().st_mode | 0o005)
     run.path.chmod(0o555)
     try:
-        result = subprocess.run([sys.executable, "-c", READ_AS_GUEST, str(run.path)], capture_output=True, text=True,
-                                env=ENVIRONMENT)
+        result = subprocess.run(
+            [sys.executable, "-c", READ_AS_GUEST, str(run.path)], capture_output=True, text=True, env=ENVIRONMENT
+        )
     finally:
         run.path.chmod(0o755)
     assert result.stdout == "[{'step': 1, 'epoch': 1, 'loss': 0.5}] finished 1\n", result.stderr
 
 
 # Status
+
 
 def test_status_and_reason(tmp_path):
     with Run.create(tmp_path) as run:
@@ -523,8 +570,10 @@ def test_closing_a_running_run_is_an_interruption(tmp_path):
     assert run.history() == [{"step": 1, "epoch": 1, "loss": 0.5}]
 
 
-@pytest.mark.parametrize(("error", "status"), [(ValueError("too bad"), "failed"), (KeyboardInterrupt(), "interrupted"),
-                                               (SystemExit(1), "interrupted")])
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [(ValueError("too bad"), "failed"), (KeyboardInterrupt(), "interrupted"), (SystemExit(1), "interrupted")],
+)
 def test_leaving_by_an_error_says_so_and_keeps_what_was_recorded(tmp_path, error, status):
     with pytest.raises(type(error)), Run.create(tmp_path, "mine") as run:
         run.record(1, 1, loss=0.5)
@@ -566,6 +615,7 @@ def test_the_log_is_lines_with_times(tmp_path):
 
 # Lists
 
+
 def test_summaries_add_up_the_sessions(tmp_path, monkeypatch):
     clock = [1000.0]
     monkeypatch.setattr(module.time, "time", lambda: clock[0])
@@ -578,8 +628,9 @@ def test_summaries_add_up_the_sessions(tmp_path, monkeypatch):
         run.set_status("finished", "done")
     clock[0] += 5000
     (summary,) = list_runs(tmp_path)
-    assert summary == module.RunSummary("mine", run.path, "finished", "done", datetime.fromtimestamp(1000, UTC), 27.0,
-                                        3, Best("loss", 0.5, 1, 3))
+    assert summary == module.RunSummary(
+        "mine", run.path, "finished", "done", datetime.fromtimestamp(1000, UTC), 27.0, 3, Best("loss", 0.5, 1, 3)
+    )
 
 
 def test_runs_are_listed_as_they_began_and_foreign_folders_left_out(tmp_path):
@@ -624,8 +675,9 @@ def spoil(path, kind):
         (path / "config.json").write_text('{"format": "chainrule run 2"}')
 
 
-@pytest.mark.parametrize("kind", ["text", "cut", "zeros", "empty", "missing", "folder", "other", "config", "entries",
-                                  "binary", "newer"])
+@pytest.mark.parametrize(
+    "kind", ["text", "cut", "zeros", "empty", "missing", "folder", "other", "config", "entries", "binary", "newer"]
+)
 def test_a_spoilt_run_is_one_of_our_errors_and_does_not_spoil_the_list(tmp_path, kind):
     for name in ("good", "spoilt"):
         with Run.create(tmp_path, name) as run:
@@ -712,8 +764,13 @@ print(moment)
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_killed_at_every_line_of_a_creation(tmp_path):
-    result = subprocess.run([sys.executable, "-c", CREATE_AND_DIE, str(tmp_path)], capture_output=True, text=True,
-                            timeout=120, env=ENVIRONMENT)
+    result = subprocess.run(
+        [sys.executable, "-c", CREATE_AND_DIE, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=ENVIRONMENT,
+    )
     assert result.returncode == 0, result.stderr
     assert int(result.stdout) > 60
     seen = {"whole": 0, "half": 0}

@@ -12,11 +12,9 @@ and others read while one writes (https://sqlite.org/wal.html). A session that s
 lock was interrupted: that is how a kill is seen, which leaves no chance to say goodbye.
 """
 
-import difflib
 import numbers
 import os
 import platform
-import re
 import sqlite3
 import threading
 import time
@@ -38,11 +36,11 @@ from chainrule.train.checkpoint import (
     prune_checkpoints,
     save_checkpoint,
 )
-from chainrule.train.files import FileLock, atomic_write, from_json, sync_folder, to_json
+from chainrule.train.files import FileLock, atomic_write, sync_folder, to_json
+from chainrule.train.folders import FORMAT, Foreign, make_folder, read_settings
 
 Status = Literal["running", "finished", "stopped", "interrupted", "failed"]
 
-_FORMAT = "chainrule run 1"
 _COMMIT_SECONDS = 1.0
 _COMMIT_ROWS = 1000
 _SCHEMA = """
@@ -112,9 +110,16 @@ class Run:
         self._guard = threading.RLock()
 
     @classmethod
-    def create(cls, root: str | os.PathLike[str], name: str | None = None, *, stem: str = "run",
-               config: Mapping[str, Any] | None = None, monitor: str = "loss",
-               mode: Literal["min", "max"] = "min") -> Self:
+    def create(
+        cls,
+        root: str | os.PathLike[str],
+        name: str | None = None,
+        *,
+        stem: str = "run",
+        config: Mapping[str, Any] | None = None,
+        monitor: str = "loss",
+        mode: Literal["min", "max"] = "min",
+    ) -> Self:
         """Make the folder of a new run in `root` (made too when missing) and begin to train it.
 
         Without a `name` it is `stem-1`, `stem-2`, ...: one more than the highest there. `monitor` is the metric that
@@ -125,12 +130,12 @@ class Run:
         """
         if mode not in ("min", "max"):
             raise ConfigError(f"mode is 'min' or 'max', not {mode!r}.")
-        settings = {"format": _FORMAT, "monitor": monitor, "mode": mode, "config": dict(config or {})}
+        settings = {"format": FORMAT, "monitor": monitor, "mode": mode, "config": dict(config or {})}
         text = to_json(settings, "settings", indent=2)
         root = Path(root)
         try:
             root.mkdir(parents=True, exist_ok=True)
-            run = cls(_make_folder(root, name, stem), settings)
+            run = cls(make_folder(root, name, stem), settings)
             run.checkpoints.mkdir()
             with _sqlite(run.path), closing(sqlite3.connect(run._database)) as connection:
                 connection.executescript(_SCHEMA)
@@ -138,8 +143,9 @@ class Run:
             run._begin_session()
             atomic_write(run.path / "config.json", text.encode() + b"\n")  # from here on it is a run
         except OSError as error:
-            raise CheckpointError(f"No run could be made in {root}: {error.strerror or error}. "
-                                  "Choose another folder, or free some space.") from error
+            raise CheckpointError(
+                f"No run could be made in {root}: {error.strerror or error}. Choose another folder, or free some space."
+            ) from error
         return run
 
     @classmethod
@@ -149,7 +155,7 @@ class Run:
         Raises `CheckpointError` when there is no run, it is damaged or foreign, or somebody else trains it.
         """
         path = Path(path)
-        run = cls(path, _read_settings(path))
+        run = cls(path, read_settings(path))
         run.summary()  # proves that it can be read
         if train:
             run._begin_session()
@@ -159,24 +165,31 @@ class Run:
         try:
             locked = self._lock.acquire()
         except OSError as error:
-            raise CheckpointError(f"{self._lock.path} cannot be locked: {error.strerror or error}. "
-                                  "Keep runs in a folder that is writable and on a local disk.") from error
+            raise CheckpointError(
+                f"{self._lock.path} cannot be locked: {error.strerror or error}. "
+                "Keep runs in a folder that is writable and on a local disk."
+            ) from error
         if not locked:
-            raise CheckpointError(f"{self.path.name} is being trained by {self._lock.holder()}. "
-                                  f"Wait for it, stop it, or start a new run. ({self.path})")
+            raise CheckpointError(
+                f"{self.path.name} is being trained by {self._lock.holder()}. "
+                f"Wait for it, stop it, or start a new run. ({self.path})"
+            )
         try:
             with _sqlite(self.path):
                 address = f"{self._database.absolute().as_uri()}?mode=rw"
-                self._connection = sqlite3.connect(address, uri=True, timeout=30, isolation_level="IMMEDIATE",
-                                                   check_same_thread=False)
+                self._connection = sqlite3.connect(
+                    address, uri=True, timeout=30, isolation_level="IMMEDIATE", check_same_thread=False
+                )
                 # Synchronous commits: a checkpoint must not survive a power failure that its metrics do not survive.
                 self._connection.execute("PRAGMA synchronous = FULL")
                 if (verdict := self._connection.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
                     raise sqlite3.DatabaseError(verdict)
                 with self._connection:
-                    self._connection.execute("INSERT INTO sessions (started, seen, status, reason, process, host) "
-                                             "VALUES (?1, ?1, 'running', '', ?2, ?3)",
-                                             (time.time(), os.getpid(), platform.node()))
+                    self._connection.execute(
+                        "INSERT INTO sessions (started, seen, status, reason, process, host) "
+                        "VALUES (?1, ?1, 'running', '', ?2, ?3)",
+                        (time.time(), os.getpid(), platform.node()),
+                    )
         except BaseException:
             self._close()
             raise
@@ -215,16 +228,27 @@ class Run:
         """Commit what was recorded. When this returns, it survives a kill and a power failure."""
         with self._guard:
             with _sqlite(self.path), self._writer() as connection:
-                connection.executemany("INSERT INTO metrics (step, epoch, name, value) VALUES (?, ?, ?, ?) ON CONFLICT "
-                                       "DO UPDATE SET epoch = excluded.epoch, value = excluded.value", self._pending)
-                connection.execute("UPDATE sessions SET seen = ? WHERE id = (SELECT max(id) FROM sessions)",
-                                   (time.time(),))
+                connection.executemany(
+                    "INSERT INTO metrics (step, epoch, name, value) VALUES (?, ?, ?, ?) ON CONFLICT "
+                    "DO UPDATE SET epoch = excluded.epoch, value = excluded.value",
+                    self._pending,
+                )
+                connection.execute(
+                    "UPDATE sessions SET seen = ? WHERE id = (SELECT max(id) FROM sessions)", (time.time(),)
+                )
             # Should an interrupt strike between commit and clear, the rows are written again, to the same effect.
             self._pending.clear()
             self._committed_at = time.monotonic()
 
-    def save(self, step: int, tensors: Mapping[str, np.ndarray], state: Mapping[str, Any], *, best: bool = False,
-             keep: int | None = None) -> Path:
+    def save(
+        self,
+        step: int,
+        tensors: Mapping[str, np.ndarray],
+        state: Mapping[str, Any],
+        *,
+        best: bool = False,
+        keep: int | None = None,
+    ) -> Path:
         """Save a checkpoint (see `save_checkpoint`), after the metrics, so that none of its past can be missing.
 
         With `keep`, all but the last `keep` checkpoints and the best are deleted then.
@@ -260,8 +284,9 @@ class Run:
             raise ConfigError(f"A status is one of {', '.join(get_args(Status))}, not {status!r}.")
         self.flush()
         with self._guard, _sqlite(self.path), self._writer() as connection:
-            connection.execute("UPDATE sessions SET status = ?, reason = ? WHERE id = (SELECT max(id) FROM sessions)",
-                               (status, reason))
+            connection.execute(
+                "UPDATE sessions SET status = ?, reason = ? WHERE id = (SELECT max(id) FROM sessions)", (status, reason)
+            )
 
     def close(self) -> None:
         """Commit what is pending and give the run back. Reading it stays possible. Closing twice is no mistake."""
@@ -326,8 +351,11 @@ class Run:
     def best(self) -> Best | None:
         """The best value of the monitored metric so far (the first of equals; NaN never), or None."""
         order = "ASC" if self.mode == "min" else "DESC"
-        rows = self._query(f"SELECT name, value, step, epoch FROM metrics WHERE name = ? AND value IS NOT NULL "
-                           f"ORDER BY value {order}, step ASC LIMIT 1", self.monitor)
+        rows = self._query(
+            f"SELECT name, value, step, epoch FROM metrics WHERE name = ? AND value IS NOT NULL "
+            f"ORDER BY value {order}, step ASC LIMIT 1",
+            self.monitor,
+        )
         return Best(*rows[0]) if rows else None
 
     @property
@@ -377,76 +405,12 @@ def list_runs(root: str | os.PathLike[str]) -> list[RunSummary]:
     summaries = []
     for path in sorted(Path(root).glob("*/config.json")):
         try:
-            summaries.append(Run(path.parent, _read_settings(path.parent)).summary())
-        except _Foreign:
+            summaries.append(Run(path.parent, read_settings(path.parent)).summary())
+        except Foreign:
             continue
         except CheckpointError as error:
             summaries.append(RunSummary(path.parent.name, path.parent, "damaged", str(error)))
     return sorted(summaries, key=lambda run: (run.started is None, run.started, run.name))
-
-
-class _Foreign(CheckpointError):
-    """The folder is not a run at all."""
-
-
-def _make_folder(root: Path, name: str | None, stem: str) -> Path:
-    """Making a folder is what no two processes can both succeed in, so it decides who has the name."""
-    if name is not None:
-        if name != _tame(name):
-            raise ConfigError(f"A run cannot be named {name!r}: it is the name of one folder. Try {_tame(name)!r}.")
-        try:
-            os.mkdir(root / name)
-        except FileExistsError:
-            raise CheckpointError(f"There is a run named {name!r} in {root} already. Choose another name, leave it out "
-                                  "to have one numbered, or resume that run.") from None
-        return root / name
-    stem = _tame(stem)
-    matches = (re.fullmatch(re.escape(stem) + r"-([1-9][0-9]{0,17})", entry) for entry in os.listdir(root))
-    number = max((int(match[1]) for match in matches if match), default=0)
-    while True:
-        number += 1
-        with suppress(FileExistsError):
-            os.mkdir(root / f"{stem}-{number}")
-            return root / f"{stem}-{number}"
-
-
-def _tame(name: str) -> str:
-    """The name with what paths and other systems take amiss replaced, and not hidden."""
-    return re.sub(r"[^\w .+=@,()-]+", "-", name).strip(" .-") or "run"
-
-
-def _read_settings(path: Path) -> dict[str, Any]:
-    file = path / "config.json"
-    try:
-        settings: Any = from_json(file.read_text("utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        raise _Foreign(_missing(path)) from None
-    except OSError as error:
-        raise CheckpointError(f"{file} cannot be read: {error.strerror or error}.") from error
-    except ValueError as error:
-        raise CheckpointError(f"{file} is not valid JSON ({error}). Restore it from a backup, or start a new run; "
-                              f"checkpoints in {path / 'checkpoints'} may be intact.") from error
-    made_by = str(settings.get("format")) if isinstance(settings, dict) else ""
-    if not made_by.startswith("chainrule run "):
-        raise _Foreign(f"{file} was not written by chainrule, so {path} is not a run. Give the folder of a run.")
-    if made_by != _FORMAT:
-        raise CheckpointError(f"{path} is a {made_by!r}; this version of chainrule reads {_FORMAT!r}. "
-                              "Install the version that wrote it.")
-    if not settings.keys() >= {"config", "monitor", "mode"}:
-        raise CheckpointError(f"{file} lacks entries. Restore it from a backup, or start a new run.")
-    return dict(settings)
-
-
-def _missing(path: Path) -> str:
-    if (path / "metrics.sqlite").exists() or (path / "checkpoints").exists():
-        return (f"{path} has no config.json: its creation was cut short, or the file was deleted. "
-                "Restore it from a backup, or delete the folder and start a new run.")
-    if path.exists():
-        return f"{path} is not a run: it has no config.json. Give the folder of a run, such as runs/digits-1."
-    runs = sorted(file.parent.name for file in path.parent.glob("*/config.json"))
-    close = difflib.get_close_matches(path.name, runs, n=1)
-    guess = f" Did you mean {path.parent / close[0]}?" if close else ""
-    return f"There is no run {path}.{guess} Runs in {path.parent}: {', '.join(runs[-10:]) or 'none'}."
 
 
 def _number(name: str, value: Any) -> float | int | None:
@@ -457,8 +421,9 @@ def _number(name: str, value: Any) -> float | int | None:
             return number
         raise ConfigError(f"The metric {name!r} is {number}, beyond 64 bits. Record it as a float.")
     if not hasattr(value, "__float__"):
-        raise ConfigError(f"The metric {name!r} is {value!r} of type {type(value).__name__}; "
-                          "a metric is one real number.")
+        raise ConfigError(
+            f"The metric {name!r} is {value!r} of type {type(value).__name__}; a metric is one real number."
+        )
     try:
         result = float(value)
     except (TypeError, ValueError) as error:
@@ -473,8 +438,12 @@ def _sqlite(path: Path) -> Iterator[None]:
         yield
     except sqlite3.DatabaseError as error:
         # An OperationalError is about the file's surroundings, any other about its content.
-        ailment = ("cannot be used. Is it there, the folder writable, the disk full"
-                   if isinstance(error, sqlite3.OperationalError) else "is damaged. Is there a backup")
-        raise CheckpointError(f"{path / 'metrics.sqlite'} {ailment}? ({error}) "
-                              f"The checkpoints in {path / 'checkpoints'} do not need it: a new run can begin from one."
-                              ) from error
+        ailment = (
+            "cannot be used. Is it there, the folder writable, the disk full"
+            if isinstance(error, sqlite3.OperationalError)
+            else "is damaged. Is there a backup"
+        )
+        raise CheckpointError(
+            f"{path / 'metrics.sqlite'} {ailment}? ({error}) "
+            f"The checkpoints in {path / 'checkpoints'} do not need it: a new run can begin from one."
+        ) from error
