@@ -102,3 +102,11 @@ def test_flattening_leaves_no_reference_cycle():
         del x
     finally:
         gc.enable()
+
+
+def test_a_tied_weight_that_is_frozen_under_one_name_is_frozen():
+    weight = tensor(1.0)
+    free, frozen = Layer(weight), Layer(weight)
+    frozen.role = lambda name: "frozen" if name == "weight" else "state"
+    for pair in ([free, frozen], [frozen, free]):
+        assert [leaf.role for leaf in tree.flatten(pair).leaves] == ["frozen"]

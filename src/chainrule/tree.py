@@ -46,7 +46,7 @@ class Spec(NamedTuple):
     type      of the container or object
     names     keys, fields, attributes
     children  their structures
-    index     which leaf, object or static value it is
+    number    which leaf, object or static value it is
     token     what tells one static value from another
     live      whether a leaf or object stands here or below: what `build` has to make again
     """
@@ -55,7 +55,7 @@ class Spec(NamedTuple):
     container: Any = None
     names: tuple[Any, ...] = ()
     children: tuple[Any, ...] = ()
-    index: int = 0
+    number: int = 0
     token: Any = None
     live: bool = True
 
@@ -86,13 +86,16 @@ def _walk(node: Any, path: str, role: Role, flat: Flat, objects: dict[int, int],
     """The structure of `node`; its leaves and Stateful objects are appended to `flat`."""
     if isinstance(node, (LeafBase, np.ndarray)):
         if role in ("parameter", "frozen") and id(node) in parameters:
-            return Spec("leaf", index=parameters[id(node)])
+            known = parameters[id(node)]
+            if role == "frozen":  # a tied weight that is frozen under one name is frozen
+                flat.leaves[known] = flat.leaves[known]._replace(role="frozen")
+            return Spec("leaf", number=known)
         parameters[id(node)] = len(flat.leaves)
         flat.leaves.append(Leaf(path, node, role))
-        return Spec("leaf", index=len(flat.leaves) - 1)
+        return Spec("leaf", number=len(flat.leaves) - 1)
     if isinstance(node, Stateful):
         if id(node) in objects:
-            return Spec("again", index=objects[id(node)])
+            return Spec("again", number=objects[id(node)])
         index = objects[id(node)] = len(flat.objects)
         flat.objects.append(node)
         flat.object_paths.append(path)
@@ -103,7 +106,7 @@ def _walk(node: Any, path: str, role: Role, flat: Flat, objects: dict[int, int],
     items = None if type(node) in PLAIN else _items(node)
     if items is None:
         flat.statics.append(node)
-        return Spec("static", index=len(flat.statics) - 1, token=_token(node), live=False)
+        return Spec("static", number=len(flat.statics) - 1, token=_token(node), live=False)
     children = [_walk(v, join(path, n), role, flat, objects, parameters) for n, v in items]
     live = any([child.live for child in children])
     return Spec("items", type(node), tuple([n for n, _ in items]), tuple(children), live=live)
@@ -140,20 +143,20 @@ def build(flat: Flat, leaves: Sequence[Any], in_place: bool = False) -> Any:
 
 def _make(spec: Spec, flat: Flat, leaves: Sequence[Any], in_place: bool, made: dict[int, Stateful]) -> Any:
     if spec.kind == "leaf":
-        return leaves[spec.index]
+        return leaves[spec.number]
     if spec.kind == "static":
-        return flat.statics[spec.index]
+        return flat.statics[spec.number]
     if spec.kind == "again":
-        return made[spec.index]
+        return made[spec.number]
     if spec.kind == "items":
         return _refill(spec, [_make(child, flat, leaves, in_place, made) for child in spec.children])
-    original = flat.objects[spec.index]
-    made[spec.index] = result = original if in_place else copy.copy(original)
+    original = flat.objects[spec.number]
+    made[spec.number] = result = original if in_place else copy.copy(original)
     for name, child in zip(spec.names, spec.children, strict=True):
         if child.live:
             vars(result)[name] = _make(child, flat, leaves, in_place, made)
     if not in_place:
-        result.path = original.path or flat.object_paths[spec.index]  # the outermost name is the one people know
+        result.path = original.path or flat.object_paths[spec.number]  # the outermost name is the one people know
     return result
 
 
@@ -175,19 +178,19 @@ def collect(flat: Flat, values: Sequence[Any], keep: Callable[[Leaf], bool]) -> 
 
 def _collect(spec: Spec, flat: Flat, values: Sequence[Any], keep: Callable[[Leaf], bool]) -> Any:
     if spec.kind == "leaf":
-        return values[spec.index]
+        return values[spec.number]
     if spec.kind == "items":
         return _refill(spec, [_collect(child, flat, values, keep) for child in spec.children])
     if spec.kind != "object":
         return None
-    prefix = flat.object_paths[spec.index]
+    prefix = flat.object_paths[spec.number]
     inside = [i for i in dict.fromkeys(_leaf_indices(spec)) if keep(flat.leaves[i])]
     return {flat.leaves[i].path[len(prefix) :].lstrip("."): values[i] for i in inside}
 
 
 def _leaf_indices(spec: Spec) -> Iterator[int]:
     if spec.kind == "leaf":
-        yield spec.index
+        yield spec.number
     for child in spec.children:
         yield from _leaf_indices(child)
 
