@@ -110,3 +110,15 @@ def test_a_tied_weight_that_is_frozen_under_one_name_is_frozen():
     frozen.role = lambda name: "frozen" if name == "weight" else "state"
     for pair in ([free, frozen], [frozen, free]):
         assert [leaf.role for leaf in tree.flatten(pair).leaves] == ["frozen"]
+
+
+def test_a_parameter_elsewhere_as_plain_state_does_not_disturb_a_tie():
+    class Shadow(tree.Stateful):
+        def __init__(self, weight):
+            self.average = weight
+
+    weight = tensor(1.0)
+    flat = tree.flatten([Layer(weight), Shadow(weight), Layer(weight)])
+    assert [leaf.path for leaf in flat.leaves] == ["0.weight", "1.average"]
+    a, _, b = tree.build(flat, [5, 6])
+    assert a.weight == b.weight == 5

@@ -1,5 +1,40 @@
-from chainrule import primitives
-from chainrule.core.autodiff import *
-from chainrule.core.tensor import tensor, Tensor
-from chainrule.functions.custom import checkpoint, custom_vjp
-from chainrule.compile import compile, trace
+"""chainrule trains neural networks by backpropagation, and shows how they learn.
+
+    import chainrule as cr
+    from chainrule import losses, nn, optim
+
+    model = nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
+    run = cr.fit(model, (x, y), loss=losses.cross_entropy, optimizer=optim.Adam(lr=1e-3), epochs=20, seed=0)
+
+Array functions follow the Python Array API standard; layers, losses and optimisers follow PyTorch.
+"""
+
+from math import e, inf, nan, pi
+
+from chainrule import data, dtypes, errors, random
+import importlib as _i
+for _n in ("losses", "nn", "optim"):  # draft: some are being written
+    try:
+        globals()[_n] = _i.import_module("chainrule." + _n)
+    except ImportError:
+        pass
+from chainrule.compile import compile, trace_program
+from chainrule.core.autodiff import grad, jvp, stop_gradient, value_and_grad, vjp
+from chainrule.core.check import check_gradients
+from chainrule.core.tensor import Tensor, tensor
+from chainrule.dtypes import bfloat16, float16, float32, float64, int32, int64, uint8, uint32
+from chainrule.dtypes import bool_ as bool
+from chainrule.functions import *  # noqa: F403  (its __all__ is exact, and tested)
+from chainrule.functions import __all__ as _functions
+from chainrule.version import __version__
+
+newaxis = None
+
+__all__ = sorted(
+    [
+        "Tensor", "bfloat16", "bool", "check_gradients", "compile", "data", "dtypes", "e", "errors",
+        "float16", "float32", "float64", "grad", "inf", "int32", "int64", "jvp", "losses", "nan", "newaxis", "nn",
+        "optim", "pi", "random", "stop_gradient", "tensor", "trace_program", "uint8", "uint32", "value_and_grad",
+        "vjp", "__version__", *_functions,
+    ]
+)  # fmt: skip

@@ -85,12 +85,12 @@ def flatten(tree: Any, path: str = "") -> Flat:
 def _walk(node: Any, path: str, role: Role, flat: Flat, objects: dict[int, int], parameters: dict[int, int]) -> Spec:
     """The structure of `node`; its leaves and Stateful objects are appended to `flat`."""
     if isinstance(node, (LeafBase, np.ndarray)):
-        if role in ("parameter", "frozen") and id(node) in parameters:
-            known = parameters[id(node)]
-            if role == "frozen":  # a tied weight that is frozen under one name is frozen
-                flat.leaves[known] = flat.leaves[known]._replace(role="frozen")
-            return Spec("leaf", number=known)
-        parameters[id(node)] = len(flat.leaves)
+        if role in ("parameter", "frozen"):
+            known = parameters.setdefault(id(node), len(flat.leaves))
+            if known < len(flat.leaves):
+                if role == "frozen":  # a tied weight that is frozen under one name is frozen
+                    flat.leaves[known] = flat.leaves[known]._replace(role="frozen")
+                return Spec("leaf", number=known)
         flat.leaves.append(Leaf(path, node, role))
         return Spec("leaf", number=len(flat.leaves) - 1)
     if isinstance(node, Stateful):

@@ -41,9 +41,18 @@ _NO_DIGEST = b"0" * 64
 
 # Little-endian, as the format has it; on a big-endian machine saving is refused rather than wrong.
 _DTYPES: dict[str, np.dtype[Any]] = {
-    "F64": np.dtype("<f8"), "F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype(ml_dtypes.bfloat16),
-    "I64": np.dtype("<i8"), "I32": np.dtype("<i4"), "I16": np.dtype("<i2"), "I8": np.dtype("i1"),
-    "U64": np.dtype("<u8"), "U32": np.dtype("<u4"), "U16": np.dtype("<u2"), "U8": np.dtype("u1"),
+    "F64": np.dtype("<f8"),
+    "F32": np.dtype("<f4"),
+    "F16": np.dtype("<f2"),
+    "BF16": np.dtype(ml_dtypes.bfloat16),
+    "I64": np.dtype("<i8"),
+    "I32": np.dtype("<i4"),
+    "I16": np.dtype("<i2"),
+    "I8": np.dtype("i1"),
+    "U64": np.dtype("<u8"),
+    "U32": np.dtype("<u4"),
+    "U16": np.dtype("<u2"),
+    "U8": np.dtype("u1"),
     "BOOL": np.dtype("?"),
 }
 _CODES = {dtype: code for code, dtype in _DTYPES.items()}
@@ -78,8 +87,14 @@ class _Damaged(Exception):
     """The file is not what was written."""
 
 
-def save_checkpoint(folder: str | os.PathLike[str], step: int, tensors: Mapping[str, np.ndarray],
-                    state: Mapping[str, Any], *, best: bool = False) -> Path:
+def save_checkpoint(
+    folder: str | os.PathLike[str],
+    step: int,
+    tensors: Mapping[str, np.ndarray],
+    state: Mapping[str, Any],
+    *,
+    best: bool = False,
+) -> Path:
     """Save arrays (any shape, bit for bit) and a state (JSON values, NaN and infinities too) of one step.
 
     `step` is a count from 0; a checkpoint of the same step is replaced. `best` marks this one as the best so far: the
@@ -105,12 +120,21 @@ def save_checkpoint(folder: str | os.PathLike[str], step: int, tensors: Mapping[
     arrays = {name: _savable(name, array) for name, array in tensors.items()}
     order = sorted(arrays, key=lambda name: (-arrays[name].itemsize, name))
     chunks = [arrays[name].reshape(-1).view(np.uint8).data for name in order]
-    header = _header({"sha256": _NO_DIGEST.decode(), "format": _FORMAT, "step": str(step),
-                      "best": "yes" if best else "no", "state": to_json(state, "state")}, arrays, order)
+    header = _header(
+        {
+            "sha256": _NO_DIGEST.decode(),
+            "format": _FORMAT,
+            "step": str(step),
+            "best": "yes" if best else "no",
+            "state": to_json(state, "state"),
+        },
+        arrays,
+        order,
+    )
     digest = hashlib.sha256(header)
     for chunk in chunks:
         digest.update(chunk)
-    header = header[:_DIGEST.start] + digest.hexdigest().encode() + header[_DIGEST.stop:]
+    header = header[: _DIGEST.start] + digest.hexdigest().encode() + header[_DIGEST.stop :]
 
     path = _path(Path(folder), step)
     try:
@@ -119,9 +143,11 @@ def save_checkpoint(folder: str | os.PathLike[str], step: int, tensors: Mapping[
             sync_folder(path.parent.parent)
         atomic_write(path, lambda file: file.writelines([header, *chunks]))
     except OSError as error:
-        raise CheckpointError(f"The checkpoint of step {step} could not be written to {path.parent}: "
-                              f"{error.strerror or error}. Those saved before are intact. "
-                              "Free some space, or choose another folder.") from error
+        raise CheckpointError(
+            f"The checkpoint of step {step} could not be written to {path.parent}: "
+            f"{error.strerror or error}. Those saved before are intact. "
+            "Free some space, or choose another folder."
+        ) from error
     return path
 
 
@@ -151,8 +177,10 @@ def load_checkpoint(folder: str | os.PathLike[str], step: int | Literal["last", 
             return _load(folder, step)
         except FileNotFoundError:
             continue  # pruned between listing and opening; then a newer one is there: look again
-    raise CheckpointError(f"The checkpoints in {folder} vanish faster than they can be read. "
-                          "Is a training running there? Keep more of them, or try again.")
+    raise CheckpointError(
+        f"The checkpoints in {folder} vanish faster than they can be read. "
+        "Is a training running there? Keep more of them, or try again."
+    )
 
 
 def list_checkpoints(folder: str | os.PathLike[str]) -> list[CheckpointInfo]:
@@ -232,8 +260,9 @@ def delete_checkpoints_after(folder: str | os.PathLike[str], step: int) -> list[
             try:
                 path.unlink(missing_ok=True)
             except OSError as error:
-                raise CheckpointError(f"{path} could not be deleted: {error.strerror or error}. "
-                                      "Resuming from an earlier step needs that.") from error
+                raise CheckpointError(
+                    f"{path} could not be deleted: {error.strerror or error}. Resuming from an earlier step needs that."
+                ) from error
             deleted.append(path)
     sync_folder(folder)
     return deleted
@@ -248,8 +277,10 @@ def _files(folder: Path) -> dict[int, Path]:
     try:
         names = os.listdir(folder)
     except (FileNotFoundError, NotADirectoryError):
-        raise CheckpointError(f"There is no folder {folder}, so there are no checkpoints in it. "
-                              "They are in the folder checkpoints of a run.") from None
+        raise CheckpointError(
+            f"There is no folder {folder}, so there are no checkpoints in it. "
+            "They are in the folder checkpoints of a run."
+        ) from None
     steps = {int(match[1]) for match in map(_NAME.fullmatch, names) if match}
     return {step: _path(folder, step) for step in sorted(steps)}
 
@@ -258,13 +289,16 @@ def _savable(name: str, array: np.ndarray) -> np.ndarray:
     if not isinstance(name, str) or name == "__metadata__":
         raise ConfigError(f"A tensor cannot be named {name!r}: names are strings, and '__metadata__' is taken.")
     if not isinstance(array, (np.ndarray, np.generic)):
-        raise DTypeError(f"The tensor {name!r} is of type {type(array).__name__}, not a NumPy array. "
-                         "Try np.asarray(...).")
+        raise DTypeError(
+            f"The tensor {name!r} is of type {type(array).__name__}, not a NumPy array. Try np.asarray(...)."
+        )
     array = np.asarray(array, order="C")
     if array.dtype not in _CODES:
         known = ", ".join(dtype.name for dtype in _CODES)
-        raise DTypeError(f"The tensor {name!r} has dtype {array.dtype!r}, which a checkpoint cannot hold. "
-                         f"It holds {known}, in little-endian order. Try .astype(...).")
+        raise DTypeError(
+            f"The tensor {name!r} has dtype {array.dtype!r}, which a checkpoint cannot hold. "
+            f"It holds {known}, in little-endian order. Try .astype(...)."
+        )
     return array
 
 
@@ -273,8 +307,10 @@ def _header(metadata: dict[str, str], arrays: dict[str, np.ndarray], order: list
     for name in order:
         begin, end = end, end + arrays[name].nbytes
         offsets[name] = [begin, end]
-    entries = {name: {"dtype": _CODES[array.dtype], "shape": list(array.shape), "data_offsets": offsets[name]}
-               for name, array in arrays.items()}
+    entries = {
+        name: {"dtype": _CODES[array.dtype], "shape": list(array.shape), "data_offsets": offsets[name]}
+        for name, array in arrays.items()
+    }
     text = json.dumps({"__metadata__": metadata, **entries}, separators=(",", ":")).encode("ascii")
     text += b" " * (-len(text) % 8)
     return len(text).to_bytes(8, "little") + text
@@ -290,8 +326,9 @@ def _load(folder: Path, step: int | str | None) -> Checkpoint:
         try:
             return _read(files[step], int(step))
         except _Damaged as damage:
-            raise CheckpointError(f"{files[step]} is damaged: {damage}. "
-                                  f"Others in its folder: {_some(files.keys() - {step}) or 'none'}.") from damage
+            raise CheckpointError(
+                f"{files[step]} is damaged: {damage}. Others in its folder: {_some(files.keys() - {step}) or 'none'}."
+            ) from damage
     broken: list[str] = []
     for candidate, path in reversed(files.items()):
         try:
@@ -302,14 +339,21 @@ def _load(folder: Path, step: int | str | None) -> Checkpoint:
             broken.append(f"{path.name} is damaged: {damage}")
             continue
         if broken:
-            warnings.warn(f"{'; '.join(broken)}. The checkpoint of step {candidate} is used instead "
-                          f"({folder}).", CheckpointWarning, stacklevel=3)
+            warnings.warn(
+                f"{'; '.join(broken)}. The checkpoint of step {candidate} is used instead ({folder}).",
+                CheckpointWarning,
+                stacklevel=3,
+            )
         return checkpoint
     if step == "best":
-        raise CheckpointError(f"No {'intact ' if broken else ''}checkpoint in {folder} is marked as the best. "
-                              f"{'; '.join([*broken, ''])}Try the last one.")
-    raise CheckpointError(f"None of the checkpoints in {folder} is intact: {'; '.join(broken)}. "
-                          "Restore the folder from a backup, or train again.")
+        raise CheckpointError(
+            f"No {'intact ' if broken else ''}checkpoint in {folder} is marked as the best. "
+            f"{'; '.join([*broken, ''])}Try the last one."
+        )
+    raise CheckpointError(
+        f"None of the checkpoints in {folder} is intact: {'; '.join(broken)}. "
+        "Restore the folder from a backup, or train again."
+    )
 
 
 def _some(steps: Any) -> str:
@@ -355,8 +399,10 @@ def _read(path: Path, step: int) -> Checkpoint:
     header = json.loads(buffer[8:data].tobytes())
     metadata = header.pop("__metadata__")
     if metadata["format"] != _FORMAT:
-        raise CheckpointError(f"{path} is a {metadata['format']!r}; this version of chainrule reads {_FORMAT!r}. "
-                              "Install the version that wrote it.")
+        raise CheckpointError(
+            f"{path} is a {metadata['format']!r}; this version of chainrule reads {_FORMAT!r}. "
+            "Install the version that wrote it."
+        )
     if int(metadata["step"]) != step:
         raise _Damaged(f"it holds step {metadata['step']}, so it was renamed")
     tensors = {}

@@ -265,13 +265,16 @@ def _plain(value: object, place: str) -> object:
     if isinstance(value, dict):
         for key in value:
             if not isinstance(key, str):
-                raise ConfigError(f"{place} has the key {key!r} of type {type(key).__name__}; JSON keys are strings. "
-                                  f"Try {str(key)!r}.")
+                raise ConfigError(
+                    f"{place} has the key {key!r} of type {type(key).__name__}; JSON keys are strings. "
+                    f"Try {str(key)!r}."
+                )
             if key == _NON_FINITE:
                 raise ConfigError(f"{place} has the key {key!r}, which marks NaN and infinity. Use another key.")
         return {key: _plain(item, f"{place}[{key!r}]") for key, item in value.items()}
     hint = {"tuple": "Make it a list.", "set": "Make it a sorted list."}.get(
-        type(value).__name__, "Use None, bool, int, float, str, list or dict; arrays belong among the tensors.")
+        type(value).__name__, "Use None, bool, int, float, str, list or dict; arrays belong among the tensors."
+    )
     raise ConfigError(f"{place} is of type {type(value).__name__}, which JSON cannot hold. {hint}")
 
 
