@@ -35,7 +35,6 @@ from numpy import (  # noqa: F401  (the vocabulary of meanings)
     min,
     minimum,
     nextafter,
-    power,
     prod,
     reshape,
     rint,
@@ -49,7 +48,7 @@ from numpy import (  # noqa: F401  (the vocabulary of meanings)
     where,
 )
 
-from chainrule.errors import DivisionByZero, IndexOutOfRange
+from chainrule.errors import DivisionByZero, DTypeError, IndexOutOfRange
 
 # erf(x) / x as a polynomial in x² on [0, 1], and exp(x²) (x + 1) erfc(x) as one in (x - 3) / (x + 3) on [1, 6]:
 # Chebyshev fits made with mpmath.chebyfit at 40 digits; errors 1.3e-19 and below 1e-18.
@@ -116,6 +115,13 @@ def remainder(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """What is left by `floor_divide`; it has the sign of `b`."""
     _check_divisor(b)
     return np.remainder(a, b)
+
+
+def power(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """`a` to the power of `b`; DTypeError for an integer to a negative one."""
+    if b.dtype.kind == "i" and np.any(b < 0):
+        raise DTypeError("an integer to a negative power is a fraction. Convert first: x.astype(cr.float32).")
+    return np.power(a, b)
 
 
 def _check_divisor(b: np.ndarray) -> None:

@@ -35,6 +35,7 @@ def elementwise(
     samples: tuple[Sample, ...] = ONE,
     dtype: Callable[..., dtypes.DType] = lambda *inputs, **attributes: inputs[0].dtype,
     mixed: bool = False,
+    refuses: tuple[dtypes.DType, ...] = (),
 ) -> Primitive:
     """Declare one. `dtype` infers that of the result; `mixed` allows inputs of different dtypes."""
 
@@ -42,6 +43,8 @@ def elementwise(
         check_shapes(name, inputs)
         if not mixed and any(x.dtype != inputs[0].dtype for x in inputs):
             raise DTypeError(f"{name}: dtypes {', '.join(x.dtype.name for x in inputs)} differ; cast them first.")
+        if inputs[0].dtype in refuses:
+            raise DTypeError(f"{name} does not take {inputs[0].dtype.name}. Convert first: x.astype(...).")
         return inputs[0].shape, dtype(*inputs, **attributes)
 
     return Primitive(name, "elementwise", meaning, infer, vjp, rule, samples)
@@ -59,7 +62,14 @@ def zeros_like(x: Tensor) -> Tensor:
 
 # -- arithmetic
 add: Primitive = elementwise("add", lambda m, a, b: a + b, lambda dy, y, a, b: (dy, dy), "da = dy, db = dy", TWO)
-sub: Primitive = elementwise("sub", lambda m, a, b: a - b, lambda dy, y, a, b: (dy, -dy), "da = dy, db = −dy", TWO)
+sub: Primitive = elementwise(
+    "sub",
+    lambda m, a, b: a - b,
+    lambda dy, y, a, b: (dy, -dy),
+    "da = dy, db = −dy",
+    TWO,
+    refuses=(dtypes.bool_,),
+)
 mul: Primitive = elementwise(
     "mul", lambda m, a, b: a * b, lambda dy, y, a, b: (dy * b, dy * a), "da = dy · b, db = dy · a", TWO
 )
@@ -70,17 +80,26 @@ div: Primitive = elementwise(
     "da = dy / b, db = −dy · y / b",
     (sample(real(3, 4), real(3, 4, low=0.5)),),
 )
-neg: Primitive = elementwise("neg", lambda m, a: -a, lambda dy, y, a: (-dy,), "da = −dy")
+neg: Primitive = elementwise("neg", lambda m, a: -a, lambda dy, y, a: (-dy,), "da = −dy", refuses=(dtypes.bool_,))
 pow: Primitive = elementwise(
     "pow",
     lambda m, a, b: m.power(a, b),
-    lambda dy, y, a, b: (
-        dy * where(equal(b, zeros_like(b)), zeros_like(a), b * pow(a, b - 1)),
-        dy * where(bit_and(equal(a, zeros_like(a)), less_equal(zeros_like(b), b)), zeros_like(y), y * log(a)),
-    ),
+    lambda dy, y, a, b: (dy * b * pow(a, _where_zero(b, 1) - 1), dy * y * log(_base_of_logarithm(a, b))),
     "da = dy · b · a^(b−1), db = dy · y · log a",
     (sample(real(3, 4, low=0.3), real(3, 4)),),
 )
+
+
+def _where_zero(x: Tensor, instead: float) -> Tensor:
+    """`x`, but `instead` where it is 0: there b · a^(b−1) is 0 for every a, also for a = 0."""
+    return where(equal(x, zeros_like(x)), full(x.shape, instead, x.dtype), x)
+
+
+def _base_of_logarithm(a: Tensor, b: Tensor) -> Tensor:
+    """`a`, but 1 where 0 is raised to a power that is not negative: the power stays as it is, whatever b does."""
+    return where(bit_and(equal(a, zeros_like(a)), less_equal(zeros_like(b), b)), full(a.shape, 1, a.dtype), a)
+
+
 mod: Primitive = elementwise(
     "mod",
     lambda m, a, b: m.remainder(a, b),
@@ -130,7 +149,7 @@ def _share(a: Tensor, b: Tensor) -> Tensor:
 
 # -- exponentials, logarithms, roots
 exp: Primitive = elementwise("exp", lambda m, x: m.exp(x), lambda dy, y, x: (dy * y,), "dx = dy · y")
-expm1: Primitive = elementwise("expm1", lambda m, x: m.expm1(x), lambda dy, y, x: (dy * (y + 1),), "dx = dy · (y + 1)")
+expm1: Primitive = elementwise("expm1", lambda m, x: m.expm1(x), lambda dy, y, x: (dy * exp(x),), "dx = dy · exp x")
 log: Primitive = elementwise(
     "log", lambda m, x: m.log(x), lambda dy, y, x: (dy / x,), "dx = dy / x", (sample(real(3, 4, low=0.3)),)
 )
@@ -166,10 +185,18 @@ atan: Primitive = elementwise(
 atan2: Primitive = elementwise(
     "atan2",
     lambda m, a, b: m.arctan2(a, b),
-    lambda dy, y, a, b: (dy * b / (a * a + b * b), -dy * a / (a * a + b * b)),
+    lambda dy, y, a, b: (dy * _over_square(b, a, b), -dy * _over_square(a, a, b)),
     "da = dy · b / (a² + b²), db = −dy · a / (a² + b²)",
     (sample(real(3, 4, low=0.5), real(3, 4)),),
 )
+
+
+def _over_square(x: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """x / (a² + b²), scaled so that the squares neither overflow nor vanish; 0 at the origin."""
+    scale = _where_zero(maximum(abs(a), abs(b)), 1)
+    u, v = a / scale, b / scale
+    return x / scale / _where_zero(u * u + v * v, 1) / scale
+
 
 # -- the units of networks
 tanh: Primitive = elementwise(
@@ -195,15 +222,23 @@ erf: Primitive = elementwise(
 equal: Primitive = elementwise("equal", lambda m, a, b: a == b, samples=TWO + INTEGERS, dtype=truth)
 less: Primitive = elementwise("less", lambda m, a, b: a < b, samples=TWO + INTEGERS, dtype=truth)
 less_equal: Primitive = elementwise("less_equal", lambda m, a, b: a <= b, samples=TWO + INTEGERS, dtype=truth)
-bit_and: Primitive = elementwise("and", lambda m, a, b: a & b, samples=INTEGERS)
-bit_or: Primitive = elementwise("or", lambda m, a, b: a | b, samples=INTEGERS)
-bit_xor: Primitive = elementwise("xor", lambda m, a, b: a ^ b, samples=INTEGERS)
-bit_not: Primitive = elementwise("not", lambda m, a: ~a, samples=(sample(integer(5)), sample(boolean(5))))
+bit_and: Primitive = elementwise("and", lambda m, a, b: a & b, samples=INTEGERS, refuses=dtypes.FLOATS)
+bit_or: Primitive = elementwise("or", lambda m, a, b: a | b, samples=INTEGERS, refuses=dtypes.FLOATS)
+bit_xor: Primitive = elementwise("xor", lambda m, a, b: a ^ b, samples=INTEGERS, refuses=dtypes.FLOATS)
+bit_not: Primitive = elementwise(
+    "not", lambda m, a: ~a, samples=(sample(integer(5)), sample(boolean(5))), refuses=dtypes.FLOATS
+)
 shift_left: Primitive = elementwise(
-    "shift_left", lambda m, a, b: a << b, samples=(sample(integer(9), integer(9, low=0)),)
+    "shift_left",
+    lambda m, a, b: a << b,
+    samples=(sample(integer(9), integer(9, low=0)),),
+    refuses=(dtypes.bool_, *dtypes.FLOATS),
 )
 shift_right: Primitive = elementwise(
-    "shift_right", lambda m, a, b: a >> b, samples=(sample(integer(9), integer(9, low=0)),)
+    "shift_right",
+    lambda m, a, b: a >> b,
+    samples=(sample(integer(9), integer(9, low=0)),),
+    refuses=(dtypes.bool_, *dtypes.FLOATS),
 )
 
 # -- choice and conversion

@@ -54,7 +54,7 @@ def _expanded(x: Tensor, items: tuple[Any, ...]) -> list[Any]:
             result.append(int(item))
         else:
             array = as_tensor(item)
-            if array.dtype == dtypes.bool_:
+            if array.dtype == dtypes.bool_ and array.ndim:
                 result.extend(_mask(array))
             elif dtypes.is_integer(array.dtype):
                 result.append(int(array) if array.ndim == 0 and array.value is not None else array)

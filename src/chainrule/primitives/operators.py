@@ -108,9 +108,13 @@ def not_equal(a: Any, b: Any) -> Tensor:
 
 
 def floor_divide(a: Any, b: Any) -> Tensor:
-    """⌊a / b⌋ in the promoted dtype."""
+    """⌊a / b⌋ in the promoted dtype, of the true quotient."""
     a, b = lift("floor_divide", (a, b))
-    return e.floor(e.div(a, b)) if dtypes.is_float(a.dtype) else e.floordiv(a, b)
+    if not dtypes.is_float(a.dtype):
+        return e.floordiv(a, b)
+    # The rounded quotient may be whole where the true one is just below: 1 / 0.1 is 10, but 0.1 is more than a tenth.
+    exact = e.round((a - e.mod(a, b)) / b)
+    return e.where(e.abs(exact) < np.inf, exact, e.floor(a / b))
 
 
 def power(a: Any, b: Any) -> Tensor:
