@@ -344,6 +344,22 @@ def test_a_masked_class_costs_nothing_unless_it_is_the_target():
     assert float(losses.cross_entropy(x, tensor([1]))) == INF
 
 
+@pytest.mark.parametrize("ignore_index", [-100, 0, 1])
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+def test_an_ignored_target_cannot_spoil_the_loss(ignore_index, label_smoothing):
+    x = tensor([[-INF, -INF, 0.0], [1.0, 2.0, 3.0]])
+
+    def loss(t):
+        return losses.cross_entropy(
+            t, tensor([ignore_index, 2]), ignore_index=ignore_index, label_smoothing=label_smoothing
+        )
+
+    alone = losses.cross_entropy(x[1:], tensor([2]), label_smoothing=label_smoothing)
+    assert float(loss(x)) == pytest.approx(float(alone))
+    gradient = grad(loss)(x).numpy()
+    assert not gradient[0].any() and np.isfinite(gradient).all()
+
+
 @pytest.mark.parametrize("pos_weight", [None, 3.0])
 def test_binary_cross_entropy_with_logits_at_300(pos_weight):
     x, target = tensor([300.0, 300.0, -300.0, -300.0, 20.0, -20.0]), tensor([1.0, 0.0, 1.0, 0.0, 1.0, 0.0])

@@ -36,7 +36,7 @@ class Classes(NamedTuple):
     """Targets that are class indices, looked at. The input is (classes,) or (batch, classes, ...)."""
 
     axis: int  # of the classes
-    hit: Tensor  # as the input: whether this is the class of the target
+    hit: Tensor  # as the input: whether this is the class of a target that counts
     ignored: Tensor  # as the target: whether it is not to count
     weight: Tensor  # as the target: the weight of its class, 0 where it is ignored
 
@@ -63,11 +63,10 @@ def classes_of(name: str, input: Tensor, target: Any, weight: Any, ignore_index:
                 f"{name}: the target at {at} is {target.value[at]}, but the input of shape {input.shape} has {classes} "
                 f"classes, 0 to {classes - 1}{'' if ignore_index is None else f' (and {ignore_index} to ignore one)'}."
             )
-    index = where(ignored, 0, target)
     # Looked up even when all classes weigh 1: in a traced function this is what refuses a class that does not exist.
-    weight = take(class_weights(name, weight, classes, input.dtype), index)
-    wide = broadcast_to(reshape(index, shape=(*target.shape[:axis], 1, *target.shape[axis:])), input.shape)
-    hit = e.equal(wide, iota(shape=input.shape, axis=axis, dtype=dtypes.int64))
+    weight = take(class_weights(name, weight, classes, input.dtype), where(ignored, 0, target))
+    column = reshape(where(ignored, -1, target), shape=(*target.shape[:axis], 1, *target.shape[axis:]))
+    hit = e.equal(broadcast_to(column, input.shape), iota(shape=input.shape, axis=axis, dtype=dtypes.int64))
     return Classes(axis, hit, ignored, where(ignored, 0, weight))
 
 
