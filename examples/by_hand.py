@@ -1,11 +1,11 @@
 """Backpropagation by hand, and by chainrule: the same numbers.
 
-A network of two inputs, two hidden and two output units, all sigmoid, learns one example by one step of gradient descent
-on half the squared error. The left column is arithmetic as one would do it on paper (error of a unit = what comes back to
-it × the slope of its sigmoid); the right column is what the library says.
+A network of two inputs, two hidden and two output units, all sigmoid, learns one example by one step of gradient
+descent on half the squared error. The left column is arithmetic as one would do it on paper (error of a unit = what
+comes back to it × the slope of its sigmoid); the right column is what the library says.
 
-The numbers are those of Matt Mazur's "A Step by Step Backpropagation Example" (2015), which many courses use. The deltas
-are those of Rumelhart, Hinton and Williams (1986), equations (13) and (14).
+The numbers are those of Matt Mazur's "A Step by Step Backpropagation Example" (2015), which many courses use. The
+deltas are those of Rumelhart, Hinton and Williams (1986), equations (13) and (14).
 
     python examples/by_hand.py
 """

@@ -57,6 +57,8 @@ def is_integer(dtype: DType) -> bool:
 
 def as_dtype(dtype: object) -> DType:
     """The dtype for a name, a NumPy type or a dtype; DTypeError for one that chainrule does not have."""
+    if isinstance(dtype, int) and not isinstance(dtype, bool):
+        raise DTypeError(f"dtype {dtype!r} is a number. A shape is one argument, in brackets: cr.zeros((2, 3)).")
     try:
         found = bfloat16 if dtype == "bfloat16" else np.dtype(dtype)  # type: ignore[call-overload]
     except TypeError:

@@ -322,3 +322,10 @@ def test_check_needs_something_to_differentiate_in_float64():
         check_gradients(lambda x: x.astype("float32"), f64([1.0]))
     with pytest.raises(errors.GradientError, match="no floating-point tensor"):
         check_gradients(lambda x: x > 0, f64([1.0]))
+
+
+def test_backward_while_tracing_says_what_to_write_instead():
+    from chainrule.compile import compile
+
+    with pytest.raises(errors.GradientError, match="value_and_grad"):
+        compile(lambda x: (x * x).backward())(tensor(1.0))

@@ -312,6 +312,11 @@ def pull_back_to_leaves(loss: Tensor, gradient: Any = None) -> None:
     >>> float(w.grad)
     6.0
     """
+    if loss.value is None:
+        raise GradientError(
+            "backward() leaves gradients in .grad, which a traced function cannot do. Inside of cr.compile write "
+            "loss, grads = cr.value_and_grad(f)(model)."
+        )
     if not loss.requires_grad:
         raise GradientError("backward(): this tensor does not depend on any made with requires_grad=True.")
     if gradient is None and loss.size != 1:

@@ -1,0 +1,68 @@
+"""The other examples run, and what they show is so."""
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def load(name):
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_example_has_a_test():
+    tested = {"by_hand", "learning_rates", "autoencoder_digits", "train_from_python", "custom_training_loop"}
+    assert {path.stem for path in EXAMPLES.glob("*.py")} == tested | {"own_layer_and_rule"}
+
+
+def test_train_from_python(tmp_path):
+    result = load("train_from_python").main(folder=str(tmp_path), progress="silent")
+    assert result["test"]["accuracy"] > 0.95
+    assert result["same"]
+    assert (tmp_path / "digits.safetensors").stat().st_size > 10_000
+    history = result["run"].history
+    assert history[-1]["loss"] < history[0]["loss"] / 5
+    first, _, last = result["steps"]
+    assert last < first
+    for part in ("in-out  model.0.weight f32[64, 64]", "forward", "backward", "update", "model.3.bias ←"):
+        assert part in result["program"]
+    assert "train_from_python.py:" in result["program"]
+
+
+def test_the_two_styles_of_a_loop_are_the_same_to_the_bit():
+    example = load("custom_training_loop")
+    (first, losses), *others = example.main(epochs=8).values()
+    assert losses[-1] < losses[0] / 2
+    for model, values in others:
+        assert values == losses
+        for (name, a), (_, b) in zip(first.named_parameters(), model.named_parameters(), strict=True):
+            np.testing.assert_array_equal(np.asarray(a), np.asarray(b), err_msg=name)
+    assert example.accuracy(first) > 0.95
+
+
+def test_own_layer_and_rule():
+    example = load("own_layer_and_rule")
+    fixed, learned = example.main().values()
+    assert learned > 0.9 > fixed + 0.2
+
+
+def test_the_rule_passes_the_gradient_near_zero_only():
+    import chainrule as cr
+
+    example = load("own_layer_and_rule")
+    x = cr.tensor([-3.0, -0.5, 0.5, 3.0])
+    assert cr.grad(lambda x: cr.sum(7 * example.yes_or_no(x)))(x).tolist() == [0, 7, 7, 0]
+    assert cr.grad(lambda x: cr.sum(7 * example.threshold(x)))(x).tolist() == [0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)
+def test_examples_say_how_they_are_run(path):
+    text = path.read_text(encoding="utf-8")
+    assert f"python examples/{path.name}" in text.partition('"""\n\n')[0]
+    assert '__name__ == "__main__"' in text
