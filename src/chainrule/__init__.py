@@ -26,7 +26,10 @@ from chainrule.version import __version__
 
 if TYPE_CHECKING:
     from chainrule import train
-    from chainrule.train import evaluate, find_lr, fit, metrics, resume, stop
+    from chainrule.train import metrics, stop
+    from chainrule.train.find_lr import find_lr
+    from chainrule.train.fit import evaluate, fit
+    from chainrule.train.resume import resume
 
 newaxis = None
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 import chainrule as cr
 from chainrule.errors import ConfigError, DataError, ShapeError
 from chainrule.train import metrics
-from chainrule.train.metrics import as_metrics
+from chainrule.train.metrics.choice import as_metrics
 
 # six rows, three classes; answers 0 1 2 1 0 2, truth 0 1 1 1 2 2
 LOGITS = np.array([[3, 1, 0], [0, 2, 1], [0, 1, 2], [1, 5, 2], [2, 0, 1], [0, 0, 9]], np.float32)
@@ -101,7 +101,9 @@ def test_precision_recall_f1_of_three_classes():
     assert metrics.Recall()(LOGITS, TRUTH) == pytest.approx(sum(recall) / 3, abs=1e-15)
     f1 = [2 * p * r / (p + r) for p, r in zip(precision, recall, strict=True)]
     assert metrics.F1()(LOGITS, TRUTH) == pytest.approx(sum(f1) / 3, abs=1e-15)
-    assert metrics.F1(average="micro")(LOGITS, TRUTH) == 4 / 6  # with one answer a row, all micro averages are the accuracy
+    assert (
+        metrics.F1(average="micro")(LOGITS, TRUTH) == 4 / 6
+    )  # with one answer a row, all micro averages are the accuracy
 
 
 def test_shares_of_nothing_are_0_and_absent_classes_do_not_count():

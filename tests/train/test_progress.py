@@ -11,7 +11,15 @@ from chainrule.train.progress import PlainProgress, SilentProgress, Standing, cl
 from chainrule.train.progress_rich import RichProgress, line
 from chainrule.train.setup import find_progress
 
-ROW = {"epoch": 3, "step": 12, "loss": 0.5, "accuracy": 0.75, "validation_loss": 0.25, "learning_rate": 0.1, "seconds": 2}
+ROW = {
+    "epoch": 3,
+    "step": 12,
+    "loss": 0.5,
+    "accuracy": 0.75,
+    "validation_loss": 0.25,
+    "learning_rate": 0.1,
+    "seconds": 2,
+}
 
 
 def standing(epoch, **changes):
@@ -110,7 +118,8 @@ def test_the_bar_is_drawn_and_the_reason_stays():
 
 
 @pytest.mark.parametrize(
-    ("at", "share"), [(standing(1, batch=0), 0), (standing(5, batch=2), 18 / 36), (standing(3, batch=1, epochs=None), 1 / 4)]
+    ("at", "share"),
+    [(standing(1, batch=0), 0), (standing(5, batch=2), 18 / 36), (standing(3, batch=1, epochs=None), 1 / 4)],
 )
 def test_the_bar_is_as_long_as_the_work_done(at, share):
     bar = next(iter(line(at).columns[1].cells))

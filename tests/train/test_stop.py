@@ -7,7 +7,7 @@ import pytest
 
 from chainrule.errors import ConfigError
 from chainrule.train import stop
-from chainrule.train.stop import AnyOf, Modes, Rule, as_rules, better
+from chainrule.train.rules import AnyOf, Modes, Rule, as_rules, better
 
 MODES = Modes(
     {"loss": "min", "accuracy": "max", "odd": None, "validation_loss": "min", "validation_accuracy": "max"},
@@ -105,7 +105,8 @@ def test_unknown_columns_are_named_with_what_there_is():
         lambda: stop.plateau(0), lambda: stop.plateau(1.5), lambda: stop.plateau(True), lambda: stop.plateau(3, -0.1),
         lambda: stop.plateau(math.inf), lambda: stop.plateau(3, math.nan), lambda: stop.threshold(math.nan),
         lambda: stop.threshold("low"), lambda: stop.epochs(0), lambda: stop.epochs(2.5), lambda: stop.time(0),
-        lambda: stop.time(math.nan), lambda: as_rules("plateau"), lambda: as_rules(10), lambda: as_rules([stop.plateau]),
+        lambda: stop.time(math.nan), lambda: as_rules("plateau"), lambda: as_rules(10),
+        lambda: as_rules([stop.plateau]),
     ],
 )  # fmt: skip
 def test_what_makes_no_sense_is_refused(make):

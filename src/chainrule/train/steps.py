@@ -1,0 +1,127 @@
+"""What is compiled: one step of training, one step of evaluation, and loss and gradient alone for L-BFGS."""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from chainrule import dtypes, tree
+from chainrule.compile import compile
+from chainrule.core.autodiff import value_and_grad
+from chainrule.core.tensor import Tensor, full
+from chainrule.optim import EMA, LBFGS, Optimizer, clip_grad_norm
+from chainrule.primitives import elementwise as e
+from chainrule.primitives.layout import reshape
+from chainrule.primitives.operators import maximum
+from chainrule.primitives.reduce import max as largest
+from chainrule.train.batches import Batch
+
+
+class Outcome(NamedTuple):
+    """What a step gave. `extreme` is the largest magnitude among gradients and new weights: inf or NaN if any is."""
+
+    loss: float
+    extreme: float
+    prediction: Any
+
+    @property
+    def finite(self) -> bool:
+        """Whether loss, gradients and new weights are all numbers."""
+        return math.isfinite(self.loss) and math.isfinite(self.extreme)
+
+
+def predict(model: Any, x: Any) -> Any:
+    """The model at `x`: a tuple is several arguments, a dict keyword arguments."""
+    if isinstance(x, tuple):
+        return model(*x)
+    return model(**x) if isinstance(x, dict) else model(x)
+
+
+class Steps:
+    """The compiled functions of one training. `criterion` is (prediction, target, weight) -> loss."""
+
+    def __init__(
+        self, criterion: Callable[[Any, Any, Any], Tensor], engine: str = "reference",
+        clip_norm: float | None = None, outputs: bool = False,
+    ) -> None:  # fmt: skip
+        self.criterion, self.clip_norm, self.outputs = criterion, clip_norm, outputs
+        self.training = compile(self._train, engine=engine)
+        self.evaluation = compile(self._evaluate, engine=engine)
+        self.gradient = compile(self.loss_and_gradient, engine=engine)
+
+    @property
+    def compilations(self) -> int:
+        """How many signatures were compiled so far."""
+        return sum(f.compilations for f in (self.training, self.evaluation, self.gradient))
+
+    # -- what is traced
+
+    def objective(self, model: Any, x: Any, y: Any, weight: Any) -> tuple[Tensor, Any]:
+        """The loss, and what the model returned. Without targets the input is what the output should be."""
+        prediction = predict(model, x)
+        return self.criterion(prediction, x if y is None else y, weight), prediction
+
+    def loss_and_gradient(self, model: Any, x: Any, y: Any, weight: Any) -> Any:
+        """Loss, gradients (clipped where that was asked for), what the model returned, and the largest gradient."""
+        objective = value_and_grad(lambda m: self.objective(m, x, y, weight), has_aux=True)
+        (loss, prediction), gradients = objective(model)
+        extreme = magnitude(gradients.values())
+        if self.clip_norm is not None:
+            gradients, _ = clip_grad_norm(gradients, self.clip_norm)
+        return loss, gradients, prediction if self.outputs else None, extreme
+
+    def _train(self, model: Any, optimizer: Any, ema: Any, x: Any, y: Any, weight: Any) -> Any:
+        loss, gradients, prediction, extreme = self.loss_and_gradient(model, x, y, weight)
+        optimizer.update(model, gradients)
+        if ema is not None:
+            ema.update(model)
+        weights = [leaf.value for leaf in tree.flatten(model).leaves if leaf.role == "parameter"]
+        return loss, maximum(extreme, magnitude(weights)), prediction
+
+    def _evaluate(self, model: Any, x: Any, y: Any, weight: Any) -> Any:
+        return self.objective(model, x, y, weight)
+
+    # -- what is called
+
+    def train(self, model: Any, optimizer: Optimizer, ema: EMA | None, batch: Batch) -> Outcome:
+        """One update. Raises what the optimiser raises; a loss that is not a number is for the caller to look at."""
+        if isinstance(optimizer, LBFGS):
+            return self._minimise(model, optimizer, ema, batch)
+        loss, extreme, prediction = self.training(model, optimizer, ema, batch.x, batch.y, batch.weight)
+        return Outcome(float(loss), float(extreme), arrays(prediction))
+
+    def _minimise(self, model: Any, optimizer: LBFGS, ema: EMA | None, batch: Batch) -> Outcome:
+        """One call of L-BFGS, which evaluates the batch several times. The prediction is that before it moved."""
+        first: list[Any] = []
+
+        def closure() -> tuple[Tensor, Any]:
+            loss, gradients, prediction, _ = self.gradient(model, batch.x, batch.y, batch.weight)
+            first.append(prediction) if not first else None
+            return loss, gradients
+
+        loss = optimizer.step(closure)
+        if ema is not None:
+            ema.update(model)
+        weights = [leaf.value for leaf in tree.flatten(model).leaves if leaf.role == "parameter"]
+        return Outcome(float(loss), float(magnitude(weights)), arrays(first[0]))
+
+    def evaluate(self, model: Any, batch: Batch) -> tuple[float, Any]:
+        """Loss and prediction of a batch."""
+        loss, prediction = self.evaluation(model, batch.x, batch.y, batch.weight)
+        return float(loss), arrays(prediction)
+
+
+def magnitude(tensors: Any) -> Tensor:
+    """The largest absolute value in all tensors (None is skipped): a scalar; NaN if there is one."""
+    result = full((), 0, dtypes.float32)
+    for x in tensors:
+        if x is not None and x.size:
+            result = maximum(result, reshape(largest(e.abs(x), axes=tuple(range(x.ndim))), shape=()))
+    return result
+
+
+def arrays(values: Any) -> Any:
+    """The same structure with arrays in the place of tensors."""
+    flat = tree.flatten(values)
+    return tree.build(flat, [np.asarray(leaf.value) for leaf in flat.leaves])
