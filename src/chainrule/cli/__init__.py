@@ -1,0 +1,1 @@
+"""The command line: a file a command, put together in chainrule.cli.main."""
