@@ -21,6 +21,7 @@ from chainrule.engines import Executable, find
 from chainrule.errors import ConfigError, TracedValueError
 from chainrule.passes.pipeline import optimise
 from chainrule.program.build import Result, build
+from chainrule.program.captured import captured, unchanged
 from chainrule.program.program import Program
 from chainrule.program.text import text
 
@@ -86,7 +87,8 @@ class Compiled:
         symbols = [symbol(leaf.path, tuple(leaf.value.shape), _dtype(leaf)) for leaf in flat.leaves]
         copies = tree.build(flat, symbols)
         bound.arguments.update(copies)
-        result = self.function(*bound.args, **bound.kwargs)
+        with unchanged(captured(self.function), flat.objects):
+            result = self.function(*bound.args, **bound.kwargs)
         after = tree.flatten(copies)
         updated = _updated(flat, symbols, after)
         results = tree.flatten(result, "result")
@@ -135,8 +137,9 @@ def _updated(flat: tree.Flat, symbols: Sequence[Tensor], after: tree.Flat) -> tu
     """Which leaves the function replaced."""
     if after.spec != flat.spec:
         raise TracedValueError(
-            "The compiled function changed the structure of its arguments (added, removed or exchanged attributes, "
-            "list elements or settings of a Module). Only tensors inside may change; do the rest outside."
+            f"The compiled function changed the structure of its arguments: {tree.difference(flat.spec, after.spec)}. "
+            "Only tensors inside may change, and they stay where they are: count in a buffer (register_buffer), return "
+            "activations, do the rest outside."
         )
     changed = [i for i, leaf in enumerate(after.leaves) if leaf.value is not symbols[i]]
     for i in changed:
@@ -187,7 +190,8 @@ def compile(f: Callable[..., Any] | None = None, *, engine: str = "reference") -
 
     Tensors and arrays are traced; Modules, Optimizers and Generators are updated in place; other arguments are static.
     `f` may be a Module: `cr.compile(model)(x)`. Also a decorator. Raises TracedValueError where the function needs a
-    value while it is traced, changes the structure of an argument, or uses a parameter that is no argument.
+    value while it is traced, changes the structure of an argument, uses a parameter that is no argument, or changes a
+    Module, Optimizer or Generator that is none.
 
     >>> import chainrule as cr
     >>> fast = cr.compile(lambda x: cr.sum(x * x))
@@ -197,13 +201,24 @@ def compile(f: Callable[..., Any] | None = None, *, engine: str = "reference") -
     if f is None:
         return functools.partial(compile, engine=engine)
     if isinstance(f, tree.Stateful):
-        inner = Compiled(_call_module, engine)
-        return functools.partial(inner, f)
+        return CompiledModule(f, engine)
     return Compiled(f, engine)
 
 
-def _call_module(module: Any, *args: Any) -> Any:
-    return module(*args)
+class CompiledModule(Compiled):
+    """A compiled Module: called like the Module itself."""
+
+    def __init__(self, module: tree.Stateful, engine: str) -> None:
+        super().__init__(_call_module, engine)
+        self.module = module
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run it; the first time for a signature, compile it."""
+        return super().__call__(self.module, *args, **kwargs)
+
+
+def _call_module(module: Any, *args: Any, **kwargs: Any) -> Any:
+    return module(*args, **kwargs)
 
 
 def trace_program(f: Callable[..., Any], *args: Any, **kwargs: Any) -> Program:

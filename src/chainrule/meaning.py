@@ -5,6 +5,7 @@ or with another array library. So it may use only the names below and Python's o
 """
 
 import builtins
+from collections.abc import Callable
 
 import numpy as np
 from numpy import (  # noqa: F401  (the vocabulary of meanings)
@@ -29,19 +30,14 @@ from numpy import (  # noqa: F401  (the vocabulary of meanings)
     log,
     log1p,
     logical_not,
-    matmul,
-    max,
     maximum,
-    min,
     minimum,
     nextafter,
-    prod,
     reshape,
     rint,
     sign,
     sin,
     sqrt,
-    sum,
     tan,
     tanh,
     transpose,
@@ -49,6 +45,30 @@ from numpy import (  # noqa: F401  (the vocabulary of meanings)
 )
 
 from chainrule.errors import DivisionByZero, DTypeError, IndexOutOfRange
+
+# The bits of a result follow from the values alone, not from how they lie in memory, since a pass may spare a copy.
+# NumPy's sums and extremes follow the strides; so does BLAS for a vector, and for the product of a matrix with itself.
+
+
+def _in_order(reduction: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
+    return lambda x, **options: reduction(np.ascontiguousarray(x) if x.ndim else x, **options)
+
+
+max, min, prod, sum = (_in_order(f) for f in (np.max, np.min, np.prod, np.sum))
+
+
+def matmul(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """The product of (stacks of) matrices."""
+    vectors = a.shape[-2] == 1 or b.shape[-1] == 1
+    a, b = (np.ascontiguousarray(x) if vectors or not _dense(x) else x for x in (a, b))
+    return np.matmul(a, b.copy() if np.may_share_memory(a, b) else b)
+
+
+def _dense(x: np.ndarray) -> bool:
+    """Whether each matrix is contiguous, by rows or by columns."""
+    rows, columns = x.shape[-2:]
+    return x.strides[-2:] in ((columns * x.itemsize, x.itemsize), (x.itemsize, rows * x.itemsize))
+
 
 # erf(x) / x as a polynomial in x² on [0, 1], and exp(x²) (x + 1) erfc(x) as one in (x - 3) / (x + 3) on [1, 6]:
 # Chebyshev fits made with mpmath.chebyfit at 40 digits; errors 1.3e-19 and below 1e-18.

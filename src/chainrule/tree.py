@@ -5,6 +5,7 @@ A leaf is a Tensor or a NumPy array; everything else is static: it belongs to th
 The same Stateful object met twice is one object; the same parameter of a Module met twice (tied weights) is one leaf.
 """
 
+import collections
 import copy
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
@@ -109,7 +110,8 @@ def _walk(node: Any, path: str, role: Role, flat: Flat, objects: dict[int, int],
         return Spec("static", number=len(flat.statics) - 1, token=_token(node), live=False)
     children = [_walk(v, join(path, n), role, flat, objects, parameters) for n, v in items]
     live = any([child.live for child in children])
-    return Spec("items", type(node), tuple([n for n, _ in items]), tuple(children), live=live)
+    factory = node.default_factory if isinstance(node, collections.defaultdict) else None
+    return Spec("items", type(node), tuple([n for n, _ in items]), tuple(children), token=factory, live=live)
 
 
 def _items(node: Any) -> list[tuple[Any, Any]] | None:
@@ -129,6 +131,8 @@ def _token(value: Any) -> Any:
     """What tells a static value from another: 1, True and 1.0 differ, and so do 0.0 and −0.0."""
     if type(value) is float:
         return float, value.hex()
+    if isinstance(value, np.generic):
+        return type(value), value.tobytes()
     try:
         hash(value)
     except TypeError:
@@ -162,37 +166,82 @@ def _make(spec: Spec, flat: Flat, leaves: Sequence[Any], in_place: bool, made: d
 
 def _refill(spec: Spec, children: list[Any]) -> Any:
     kind: Any = spec.container
+    if issubclass(kind, collections.defaultdict):
+        return kind(spec.token, zip(spec.names, children, strict=True))
     if issubclass(kind, dict):
         return kind(zip(spec.names, children, strict=True))
     if issubclass(kind, tuple) and hasattr(kind, "_fields"):
         return kind(*children)
     if issubclass(kind, (list, tuple)):
         return kind(children)
-    return kind(**dict(zip(spec.names, children, strict=True)))
+    result = object.__new__(
+        kind
+    )  # not by calling it: a dataclass may compute fields, and refuse what takes no argument
+    for name, child in zip(spec.names, children, strict=True):
+        object.__setattr__(result, name, child)
+    return result
 
 
-def collect(flat: Flat, values: Sequence[Any], keep: Callable[[Leaf], bool]) -> Any:
-    """Like `build`, but a Stateful object becomes a dict {path inside it: value} of the leaves to `keep`."""
-    return _collect(flat.spec, flat, values, keep)
+def collect(flat: Flat, values: Sequence[Any], keep: Callable[[Leaf], bool]) -> list[Any]:
+    """The children of the root, each like `build` makes it, save that a Stateful object becomes a dict {path inside it:
+    value} of the leaves to `keep`. What is met twice in one child comes once, under its first name."""
+    specs: dict[int, Spec] = {}
+    _find_objects(flat.spec, specs)
+    return [_collect(child, flat, values, keep, specs, set()) for child in flat.spec.children]
 
 
-def _collect(spec: Spec, flat: Flat, values: Sequence[Any], keep: Callable[[Leaf], bool]) -> Any:
+def _find_objects(spec: Spec, specs: dict[int, Spec]) -> None:
+    if spec.kind == "object":
+        specs[spec.number] = spec
+    for child in spec.children:
+        _find_objects(child, specs)
+
+
+def _collect(
+    spec: Spec,
+    flat: Flat,
+    values: Sequence[Any],
+    keep: Callable[[Leaf], bool],
+    specs: dict[int, Spec],
+    seen: set[tuple[str, int]],
+) -> Any:
     if spec.kind == "leaf":
         return values[spec.number]
     if spec.kind == "items":
-        return _refill(spec, [_collect(child, flat, values, keep) for child in spec.children])
-    if spec.kind != "object":
+        return _refill(spec, [_collect(child, flat, values, keep, specs, seen) for child in spec.children])
+    if spec.kind == "static":
         return None
-    prefix = flat.object_paths[spec.number]
-    inside = [i for i in dict.fromkeys(_leaf_indices(spec)) if keep(flat.leaves[i])]
-    return {flat.leaves[i].path[len(prefix) :].lstrip("."): values[i] for i in inside}
+    return {path: values[i] for path, i in _leaves_inside(spec, "", specs, seen) if keep(flat.leaves[i])}
 
 
-def _leaf_indices(spec: Spec) -> Iterator[int]:
+def _leaves_inside(
+    spec: Spec, path: str, specs: dict[int, Spec], seen: set[tuple[str, int]]
+) -> Iterator[tuple[str, int]]:
+    """(path, number) of the leaves not `seen` yet."""
+    place = ("leaf" if spec.kind == "leaf" else "object", spec.number)
+    if spec.kind in ("leaf", "object", "again"):
+        if place in seen:
+            return
+        seen.add(place)
     if spec.kind == "leaf":
-        yield spec.number
-    for child in spec.children:
-        yield from _leaf_indices(child)
+        yield path, spec.number
+    spec = specs[spec.number] if spec.kind == "again" else spec
+    for name, child in zip(spec.names, spec.children, strict=True):
+        yield from _leaves_inside(child, join(path, name), specs, seen)
+
+
+def difference(old: Spec, new: Spec, path: str = "") -> str:
+    """Where two structures first differ, in words: 'layer.calls changed from 0 to 1'; '' where they do not."""
+    for name in (*new.names, *old.names):
+        if (name in new.names) != (name in old.names):
+            return f"{join(path, name)} was {'added' if name in new.names else 'removed'}"
+    for name, a, b in zip(old.names, old.children, new.children, strict=False):
+        found = difference(a, b, join(path, name)) if old.names == new.names else ""
+        if found:
+            return found
+    if old.kind == new.kind == "static" and old.token != new.token and old.token[0] in PLAIN:
+        return f"{path} changed from {old.token[1]} to {new.token[1]}"
+    return "" if old == new else f"{path or 'the structure'} was exchanged, tied or reordered"
 
 
 def join(path: str, name: Any) -> str:

@@ -57,7 +57,7 @@ def backward(outputs: Sequence[Tensor], cotangents: Sequence[Tensor], wrt: Seque
                 if dx is None or x.serial not in leads:
                     continue
                 dx = dx() if callable(dx) else dx
-                if dx.shape != x.shape or dx.dtype != x.dtype:
+                if not isinstance(dx, Tensor) or dx.shape != x.shape or dx.dtype != x.dtype:
                     raise GradientError(f"The rule of {node.primitive.name} gave {dx!r} as the gradient of {x!r}.")
                 grads[x.serial] = grads[x.serial] + dx if x.serial in grads else dx
     return [grads.get(x.serial) for x in wrt]
@@ -127,11 +127,18 @@ class Linearised:
     """`f` evaluated at `args` with the history kept: what grad, vjp and jacobian ask their derivatives of."""
 
     def __init__(self, f: Callable[..., Any], args: tuple[Any, ...], argnums: tuple[int, ...]) -> None:
+        if not all(isinstance(i, int) and -len(args) <= i < len(args) for i in argnums):
+            raise GradientError(f"argnums={argnums} for a function called with {len(args)} positional arguments.")
+        argnums = tuple([i % len(args) for i in argnums])
         names = [""] if len(argnums) == 1 else [str(i) for i in argnums]  # a single argument needs no name
-        try:
-            self.arguments = tree.flatten({name: args[i] for name, i in zip(names, argnums, strict=True)})
-        except IndexError:
-            raise GradientError(f"argnums={argnums} for a function called with {len(args)} arguments.") from None
+        self.arguments = tree.flatten({name: number(args[i]) for name, i in zip(names, argnums, strict=True)})
+        moving = self.arguments.objects or any(differentiable(leaf) for leaf in self.arguments.leaves)
+        if len(set(argnums)) < len(argnums) or not moving:
+            given = ", ".join(f"{args[i]!r:.80}" for i in argnums)
+            raise GradientError(
+                f"There is nothing to differentiate by in {given}. Expected are floating-point tensors, Modules with "
+                "parameters, or trees of them, each once."
+            )
         scope = Scope()
         leaves = [fresh_leaf(x, scope) if differentiable(x) else x.value for x in self.arguments.leaves]
         self.wrt = [x if differentiable(leaf) else None for x, leaf in zip(leaves, self.arguments.leaves, strict=True)]
@@ -155,7 +162,7 @@ class Linearised:
 
     def in_arguments(self, values: Sequence[Any]) -> list[Any]:
         """Values for the leaves, in the structure of the arguments; for a Module a dict {parameter name: value}."""
-        return list(tree.collect(self.arguments, values, differentiable).values())
+        return tree.collect(self.arguments, values, differentiable)
 
 
 def write_back(original: tree.Flat, leaves: Sequence[Any], copies: Any) -> None:
@@ -164,7 +171,10 @@ def write_back(original: tree.Flat, leaves: Sequence[Any], copies: Any) -> None:
         return
     after = tree.flatten(copies)
     if after.spec != original.spec:
-        raise GradientError("The function added, removed or exchanged parts of a Module; only its tensors may change.")
+        raise GradientError(
+            f"{tree.difference(original.spec, after.spec)} while the function ran. In a Module only tensors change, "
+            "and they stay where they are: count in a buffer (register_buffer), return activations with has_aux=True."
+        )
     new = [
         before.value if now.value is put else as_role(settle(now.value), now.role)
         for before, put, now in zip(original.leaves, leaves, after.leaves, strict=True)
@@ -189,8 +199,8 @@ def value_and_grad(
     `f` returns a floating-point tensor with one element, or with `has_aux` a pair of it and anything else. Arguments
     are tensors, Modules, or nested dicts, lists, tuples and dataclasses of them. The gradient has the structure of the
     argument, for a Module it is a dict {parameter name: gradient}; leaves that have no gradient (integers, frozen
-    parameters) get None. `argnums` in a sequence gives a tuple of gradients.
-    Raises GradientError when the result is not one floating-point number.
+    parameters) get None. `argnums` in a sequence gives a tuple of gradients. Keyword arguments are handed on.
+    Raises GradientError when the result is not one floating-point number, or no argument has a gradient.
     Source: Griewank and Walther, Evaluating Derivatives (2008), section 3.2, reverse mode.
 
     >>> import chainrule as cr
@@ -201,12 +211,17 @@ def value_and_grad(
     numbers = (argnums,) if isinstance(argnums, int) else tuple(argnums)
 
     @functools.wraps(f)
-    def wrapped(*args: Any) -> Any:
-        at = Linearised(f, args, numbers)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        at = Linearised(functools.partial(f, **kwargs) if kwargs else f, args, numbers)
+        if has_aux and not (isinstance(at.result, (tuple, list)) and len(at.result) == 2):
+            raise GradientError(
+                f"With has_aux=True the function returns (number, aux); it returned {at.result!r:.200}."
+            )
         value, aux = at.result if has_aux else (at.result, None)
         if not isinstance(value, Tensor) or value.size != 1 or not dtypes.is_float(value.dtype):
             raise GradientError(
-                f"A gradient is that of one floating-point number; the function returned {value!r:.200}."
+                f"A gradient is that of one floating-point number; the function returned {value!r:.200}. "
+                "Reduce more numbers to one (cr.sum, cr.mean); keep it a tensor (no float(), .item(), .numpy())."
             )
         grads = at.in_arguments(at.pull([value], [full(value.shape, 1, value.dtype)]))
         settled = map_tensors(settle, (value, aux) if has_aux else value)
@@ -225,8 +240,8 @@ def grad(f: Callable[..., Any], argnums: int | Sequence[int] = 0, has_aux: bool 
     both = value_and_grad(f, argnums, has_aux)
 
     @functools.wraps(f)
-    def wrapped(*args: Any) -> Any:
-        value, gradient = both(*args)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        value, gradient = both(*args, **kwargs)
         return (gradient, value[1]) if has_aux else gradient
 
     return wrapped
@@ -247,7 +262,7 @@ def vjp(f: Callable[..., Any], *args: Any) -> tuple[Any, Callable[[Any], tuple[A
     outputs = [leaf.value for leaf in results.leaves]
 
     def pull(cotangent: Any) -> tuple[Any, ...]:
-        given = tree.flatten(cotangent)
+        given = tree.flatten(number(cotangent))
         if given.spec != results.spec or any(
             tuple(g.value.shape) != y.shape for g, y in zip(given.leaves, outputs, strict=True)
         ):
@@ -277,9 +292,11 @@ def jvp(f: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) 
     seeds = [fresh_leaf(tree.Leaf("", full(y.shape, 0, y.dtype), "value"), scope) for y in outputs]
     pulled = at.pull(outputs, seeds)
     scope.open = False
-    given = tree.flatten(dict(zip(at.arguments.spec.names, tangents, strict=False)))
-    if given.spec != at.arguments.spec:
-        raise GradientError("The tangents must have the structure of the primals.")
+    given = tree.flatten(dict(zip(at.arguments.spec.names, map(number, tangents), strict=False)))
+    if given.spec != at.arguments.spec or any(
+        tuple(t.value.shape) != tuple(x.value.shape) for t, x in zip(given.leaves, at.arguments.leaves, strict=True)
+    ):
+        raise GradientError("The tangents must have the structure and shapes of the primals.")
     pairs = [(g, as_tensor(t.value)) for g, t in zip(pulled, given.leaves, strict=True) if g is not None]
     pushed = iter(backward([g for g, _ in pairs], [t.astype(g.dtype) for g, t in pairs], seeds))
     values = []
@@ -287,6 +304,11 @@ def jvp(f: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) 
         dy = next(pushed) if dtypes.is_float(leaf.value.dtype) else None
         values.append(full(leaf.value.shape, 0, leaf.value.dtype) if dy is None else settle(dy))
     return map_tensors(settle, at.result), tree.build(results, values)
+
+
+def number(x: Any) -> Any:
+    """A Python or NumPy real number as a tensor; anything else as it is."""
+    return tensor(x) if isinstance(x, (float, np.floating)) else x
 
 
 def as_tensor(x: Any) -> Tensor:
@@ -318,7 +340,10 @@ def pull_back_to_leaves(loss: Tensor, gradient: Any = None) -> None:
             "loss, grads = cr.value_and_grad(f)(model)."
         )
     if not loss.requires_grad:
-        raise GradientError("backward(): this tensor does not depend on any made with requires_grad=True.")
+        raise GradientError(
+            "backward(): this tensor does not depend on any made with requires_grad=True, or came out of a compiled "
+            "function, which keeps no history: take gradients inside of it, with cr.value_and_grad."
+        )
     if gradient is None and loss.size != 1:
         raise GradientError(f"backward() of a tensor of shape {loss.shape} needs its gradient: y.backward(dy).")
     leaves, seen, stack = [], set(), [loss]

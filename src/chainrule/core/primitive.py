@@ -45,7 +45,7 @@ class Primitive:
             arrays = tuple(a.astype(np.float32) if a.dtype in dtypes.HALVES else a for a in arrays)
         with np.errstate(all="ignore"):
             value = np.asarray(self.meaning(meaning, *arrays, **attributes))
-        return value if value.dtype == dtype else value.astype(dtype)
+            return value if value.dtype == dtype else value.astype(dtype)
 
     if TYPE_CHECKING:  # attached by chainrule.core.tensor
 

@@ -16,7 +16,7 @@ import numpy as np
 from chainrule import dtypes
 from chainrule.core.attached import Attached
 from chainrule.core.primitive import Primitive, Shape, same_type
-from chainrule.errors import DTypeError, ShapeError, TracedValueError
+from chainrule.errors import DTypeError, GradientError, ShapeError, TracedValueError
 from chainrule.tree import LeafBase
 
 PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
@@ -195,13 +195,16 @@ class Tensor(LeafBase, Attached):
         return id(self)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Tensor":
-        return tensor(self.known("copy.deepcopy"), requires_grad=self.requires_grad)
+        return tensor(self.known("copy.deepcopy"), requires_grad=is_leaf(self))
 
     def __reduce__(self) -> Any:
-        return tensor, (self.known("pickle"), None, self.requires_grad)
+        return tensor, (self.known("pickle"), None, is_leaf(self))
 
     def __setitem__(self, index: Any, value: Any) -> None:
         raise TypeError("Tensors are immutable. Instead of x[i] = v write x = cr.where(mask, v, x) or cr.scatter_add.")
+
+    def __format__(self, spec: str) -> str:
+        return format(self._scalar(f"the format {spec!r}"), spec) if spec else str(self)
 
     def __repr__(self) -> str:
         kind = f"shape={self.shape}, dtype={self.dtype.name}"
@@ -230,6 +233,8 @@ def apply(primitive: Primitive, *inputs: Tensor, **attributes: Any) -> Tensor:
             scopes = scopes | x.scopes
     if scopes and not all([scope.open for scope in scopes]):
         scopes = frozenset([scope for scope in scopes if scope.open])
+    if LEAVES in scopes and (primitive.vjp is None or not dtypes.is_float(dtype)):
+        scopes = scopes - {LEAVES}  # no gradient comes back through a count of hits, so it keeps no graph alive
     if traced:
         node = Tensor(primitive, inputs, attributes, shape, dtype, None, scopes)
         node.of = context.of
@@ -249,12 +254,19 @@ def tensor(data: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
 
     Without `dtype`, arrays keep theirs, Python floats become float32, integers int64. With `requires_grad`,
     `loss.backward()` leaves the gradient in `.grad`. Raises DTypeError for a dtype that chainrule does not have, and
-    ShapeError for ragged lists.
+    ShapeError for ragged lists. A copy has no history, so making one of a tensor that is being differentiated is a
+    GradientError.
 
     >>> import chainrule as cr
     >>> cr.tensor([1.0, 2.0])
     Tensor([1., 2.], shape=(2,), dtype=float32)
     """
+    if _is_differentiated(data):
+        raise GradientError(
+            "cr.tensor copies numbers, so no gradient would come back to the tensors in its argument, which are being "
+            "differentiated. Write cr.stack([a, b]) to join tensors, x.astype(...) to convert one; or say "
+            "cr.stop_gradient(x) if that is meant."
+        )
     if isinstance(data, Tensor):
         data = data.known("cr.tensor")
     given = isinstance(data, (np.ndarray, np.generic))
@@ -262,6 +274,8 @@ def tensor(data: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
         value = np.array(data)
     except ValueError:
         raise ShapeError(f"Rows of different lengths make no tensor: {data!r:.80}.") from None
+    if value.dtype.kind not in "biuf" and value.dtype not in dtypes.ALL:
+        raise DTypeError(f"A tensor is made of numbers or truth values, each of at most 64 bits; got {data!r:.80}.")
     if dtype is not None:
         value = value.astype(dtypes.as_dtype(dtype))
     elif (not given and value.dtype.kind in "fiu") or (value.size == 0 and not given):
@@ -272,6 +286,13 @@ def tensor(data: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
             raise DTypeError(f"Only floating-point tensors have gradients; this one is {result.dtype.name}.")
         result.scopes = frozenset([LEAVES])
     return result
+
+
+def _is_differentiated(data: Any) -> bool:
+    """Whether a derivative is being taken by `data`, or by a tensor in this list."""
+    if isinstance(data, (list, tuple)):
+        return any(map(_is_differentiated, data))
+    return isinstance(data, Tensor) and any([scope.open and scope is not LEAVES for scope in data.scopes])
 
 
 def wrap(value: np.ndarray) -> Tensor:

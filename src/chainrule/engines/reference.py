@@ -25,14 +25,21 @@ class ReferenceExecutable:
             if last < len(program.nodes) and i not in self.constants:
                 drops.setdefault(max(last, i), []).append(i)
         self.steps = [
-            (i, self._function(node), node.inputs, node.attributes, node.dtype, tuple(drops.get(i, ())))
+            (
+                i,
+                self._function(node, [program.nodes[x].dtype for x in node.inputs]),
+                node.inputs,
+                node.attributes,
+                node.dtype,
+                tuple(drops.get(i, ())),
+            )
             for i, node in enumerate(program.nodes)
             if node.primitive not in (INPUT, CONSTANT)
         ]
 
     @staticmethod
-    def _function(node: Node) -> Callable[..., Any]:
-        if any(d in dtypes.HALVES for d in (node.dtype, node.attributes.get("dtype"))):
+    def _function(node: Node, given: list[dtypes.DType]) -> Callable[..., Any]:
+        if any(d in dtypes.HALVES for d in (*given, node.dtype)):
             return lambda m, *arrays, **attributes: node.primitive.evaluate(node.dtype, arrays, attributes)
         return node.primitive.meaning
 

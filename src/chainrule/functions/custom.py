@@ -18,8 +18,18 @@ CUSTOM = Primitive(  # the first input, with a derivative rule of its own for th
     "elementwise",
     lambda m, x, *inputs, vjp: x,
     same_type,
-    lambda dy, y, x, *inputs, vjp: (None, *vjp(dy, y, *inputs)),
+    lambda dy, y, x, *inputs, vjp: (None, *_one_for_each(vjp(dy, y, *inputs), inputs)),
 )
+
+
+def _one_for_each(gradients: Any, inputs: tuple[Tensor, ...]) -> Any:
+    """What a rule returned, if it fits its arguments."""
+    if not isinstance(gradients, (tuple, list)) or len(gradients) != len(inputs):
+        raise GradientError(
+            f"A rule returns a tuple with a gradient, or None, for each of its {len(inputs)} arguments; this one "
+            f"returned {gradients!r:.200}."
+        )
+    return gradients
 
 
 def custom_vjp(f: Callable[..., Any], rule: Callable[..., tuple[Any, ...]]) -> Callable[..., Any]:

@@ -159,6 +159,11 @@ class Optimizer(tree.Stateful):
 
     def _start(self, view: Parameters) -> None:
         tensors = view.tensors
+        if any(p.value is None for p in tensors.values()):
+            raise ConfigError(
+                f"This {type(self).__name__} had no state when the compiled function was called, and a compiled step "
+                "cannot make it. Make it before: optimizer.init(model)."
+            )
         labels = {name: label_of(self.groups, name, p) for name, p in tensors.items()}
         check_all_used(self.groups, labels, tensors, view.frozen())
         self.members, self.state = {}, None

@@ -162,7 +162,7 @@ def flip(x: Tensor, axes: tuple[int, ...]) -> Tensor:
 
 
 def _infer_pad(x: Tensor, low: Shape, high: Shape, interior: Shape) -> TypeOf:
-    if min(*low, *high, *interior, 0) < 0:
+    if min((*low, *high, *interior), default=0) < 0:
         raise ShapeError(f"pad: low {low}, high {high} and interior {interior} cannot be negative.")
     shape = zip(x.shape, low, high, interior, strict=True)
     return tuple(a + n + max(n - 1, 0) * i + b for n, a, b, i in shape), x.dtype
@@ -185,6 +185,7 @@ pad: Primitive = Primitive(
         sample(real(3, 2), low=(1, 0), high=(0, 2), interior=(0, 0)),
         sample(real(3), low=(2,), high=(1,), interior=(2,)),
         sample(real(0, 2), low=(1, 1), high=(1, 0), interior=(1, 1)),
+        sample(real(), low=(), high=(), interior=()),
     ),
 )
 
