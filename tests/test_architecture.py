@@ -17,7 +17,7 @@ import chainrule
 SOURCE = Path(chainrule.__file__).parent
 FLOORS = [
     {"errors", "version"},
-    {"dtypes", "tree"},
+    {"dtypes", "tree", "blas"},
     {"meaning"},
     {"core"},
     {"primitives"},

@@ -44,6 +44,7 @@ from numpy import (  # noqa: F401  (the vocabulary of meanings)
     where,
 )
 
+from chainrule.blas import single_threaded
 from chainrule.errors import DivisionByZero, DTypeError, IndexOutOfRange
 
 # The bits of a result follow from the values alone, not from how they lie in memory, since a pass may spare a copy.
@@ -61,7 +62,10 @@ def matmul(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """The product of (stacks of) matrices."""
     vectors = a.shape[-2] == 1 or b.shape[-1] == 1
     a, b = (np.ascontiguousarray(x) if vectors or not _dense(x) else x for x in (a, b))
-    return np.matmul(a, b.copy() if np.may_share_memory(a, b) else b)
+    if np.may_share_memory(a, b):
+        b = b.copy()
+    with single_threaded:
+        return np.matmul(a, b)
 
 
 def _dense(x: np.ndarray) -> bool:

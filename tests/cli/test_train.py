@@ -9,7 +9,6 @@ import polars as pl
 import pytest
 
 from chainrule import data
-from chainrule.cli import blas
 from chainrule.cli.options import ACTIVATIONS, NORMS, OPTIMIZERS, SCHEDULES, VALUE_LOSSES
 from chainrule.train.store import Run
 
@@ -247,24 +246,3 @@ def test_the_defaults_do_well_on_the_shipped_sets(cli, source, metric, least):
 def test_the_defaults_do_well_on_average_over_seeds(cli, source, metric, least):
     found = [scores(cli("train", source, "--json", "--seed", seed))["test"][metric] for seed in range(5)]
     assert np.mean(found) >= least
-
-
-def test_small_networks_train_on_one_thread_and_large_ones_as_they_were(monkeypatch):
-    library = blas.find()
-    if library is None:
-        pytest.skip("this NumPy has no OpenBLAS of its own")
-    for name in blas.VARIABLES:
-        monkeypatch.delenv(name, raising=False)
-    before = blas.threads(library)
-    blas.set_threads(library, 2)
-    try:
-        with blas.one_thread(64, (64, 256, 10)):
-            assert blas.threads(library) == 1
-        assert blas.threads(library) == 2
-        with blas.one_thread(64, (4096, 4096, 10)):
-            assert blas.threads(library) == 2
-        monkeypatch.setenv("OMP_NUM_THREADS", "2")
-        with blas.one_thread(64, (64, 256, 10)):
-            assert blas.threads(library) == 2
-    finally:
-        blas.set_threads(library, before)

@@ -15,6 +15,7 @@ import numpy as np
 import typer
 
 from chainrule import nn
+from chainrule.blas import single_threaded
 from chainrule.cli import display
 from chainrule.cli.options import Json
 from chainrule.compile import compile
@@ -72,6 +73,7 @@ def system() -> dict[str, Any]:
         "vectors": vector_extensions(),
         "cores": os.cpu_count() or 1,
         "cores_allowed": allowed_cores(),
+        "blas_threads_settable": single_threaded.controlled,
         "memory_gb": None if memory is None else round(memory / 1e9, 1),
         "temporary_folder": tempfile.gettempdir(),
         "here": str(Path.cwd()),
@@ -184,6 +186,8 @@ def show(facts: dict[str, Any]) -> None:
     memory = f", {facts['memory_gb']} GB of memory" if facts["memory_gb"] else ""
     display.field("processor", f"{facts['processor']}: {cores}{memory}")
     display.field("vectors", ", ".join(facts["vectors"]) or "none that NumPy knows")
+    same = "the same on any number of threads" if facts["blas_threads_settable"] else "may depend on BLAS's threads"
+    display.field("bits", f"of matrix products: {same}")
     writable = "" if facts["here_writable"] else ", not writable: use --runs-dir"
     display.field("folder", f"{facts['here']}: {facts['free_gb']:,} GB free{writable}")
     for name in NEEDED:

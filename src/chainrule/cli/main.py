@@ -131,7 +131,8 @@ def explain(error: BaseException) -> int:
     if isinstance(error, UsageError):
         context = getattr(error, "ctx", None)
         command = context.command_path if context is not None else "chainrule"
-        display.fail(f"{error.format_message().rstrip('.')}{from_file(error)}.\nSee {command} --help.")
+        message = error.format_message().rstrip(".") + from_file(error)
+        display.fail(f"{message}{'' if message.endswith('?') else '.'}\nSee {command} --help.")
         return MISUSED
     if isinstance(error, report.Interruption):
         display.fail(str(error))

@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 
 from chainrule.cli import display, report
-from chainrule.cli.blas import one_thread
 from chainrule.cli.checks import whole
 from chainrule.cli.options import Json, Quiet, of_stopping
 from chainrule.cli.recipe import NEVER, Recipe
@@ -53,7 +52,7 @@ def resume(
         if not (quiet or json):
             shown = recipe if epochs is None else replace(recipe, options=replace(recipe.options, epochs=epochs))
             report.plan(prepared, session.network, shown, model.parameter_count())
-        with watched(opened), one_thread(recipe.batch_size, session.network.sizes):
+        with watched(opened):
             result = go_on(
                 opened,
                 model,

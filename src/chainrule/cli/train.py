@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from chainrule.cli import report, session
-from chainrule.cli.blas import one_thread
 from chainrule.cli.config import with_options
 from chainrule.cli.options import (
     Config,
@@ -68,7 +67,7 @@ def train(
             report.plan(prepared, network, recipe, model.parameter_count())
         for sentence in prepared.notes:
             run.log(sentence)
-        with watched(run), one_thread(recipe.batch_size, network.sizes):
+        with watched(run):
             result = fit(
                 model,
                 data,
