@@ -329,3 +329,11 @@ def test_backward_while_tracing_says_what_to_write_instead():
 
     with pytest.raises(errors.GradientError, match="value_and_grad"):
         compile(lambda x: (x * x).backward())(tensor(1.0))
+
+
+@pytest.mark.parametrize("export", [np.asarray, lambda x: x.numpy()])
+def test_a_gradient_is_not_cut_off_by_numpy_in_silence(export):
+    with pytest.raises(errors.GradientError, match="stop_gradient"):
+        grad(lambda x: x * float(np.sum(export(x))))(f64(2.0))
+    assert float(grad(lambda x: x * float(np.sum(export(stop_gradient(x)))))(f64(2.0))) == 2
+    assert export(tensor(1.0, requires_grad=True) * 2) == 2  # no derivative under way

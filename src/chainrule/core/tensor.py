@@ -141,8 +141,8 @@ class Tensor(LeafBase, Attached):
         )
 
     def numpy(self) -> np.ndarray:
-        """A copy of the value as a NumPy array; TracedValueError on a traced tensor."""
-        return self.known(".numpy()").copy()
+        """A copy of the value as a NumPy array. TracedValueError without one, GradientError inside of a derivative."""
+        return self._exported(".numpy()").copy()
 
     def item(self) -> Any:
         """The value of a tensor with one element as a Python scalar; ShapeError when there are more."""
@@ -159,12 +159,22 @@ class Tensor(LeafBase, Attached):
         return self.known(".tolist()").tolist()
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        value = self.known("np.asarray(...)")
+        value = self._exported("np.asarray(...)")
         if copy or (dtype is not None and np.dtype(dtype) != value.dtype):
             return value.astype(dtype or value.dtype, copy=True)
         view = value.view()
         view.flags.writeable = False  # tensors are immutable, and others may share these bytes
         return view
+
+    def _exported(self, wanted: str) -> np.ndarray:
+        """The value for a library that knows no derivatives; GradientError where one would be cut off in silence."""
+        value = self.known(wanted)
+        if _is_differentiated(self):
+            raise GradientError(
+                f"{wanted} of a tensor that is being differentiated: no gradient would come back through NumPy. Keep "
+                "the computation in tensors; to look at the numbers, take cr.stop_gradient(x) first."
+            )
+        return value
 
     def __dlpack__(self, **options: Any) -> Any:
         return self.known("DLPack").copy().__dlpack__(**options)
