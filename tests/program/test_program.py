@@ -74,6 +74,12 @@ def test_the_text_is_stable():
     assert text(trace_program(step, *arguments()), locations=False) == GOLDEN
 
 
+def test_print_shows_the_text_and_repr_is_short():
+    program = trace_program(step, *arguments())
+    assert str(program) == text(program)
+    assert repr(program) == f"<program step: {len(program.nodes)} nodes>"
+
+
 def test_nodes_know_their_line():
     lines = text(trace_program(step, *arguments())).splitlines()
     row = next(line for line in lines if "softplus" in line)

@@ -176,7 +176,8 @@ class ImageFeatures:
 
     def summary(self) -> str:
         """The images in one line."""
-        return f"{np.prod(self.image_shape):,} pixels, (pixel - {self.mean:.4g}) / {self.deviation:.4g}"
+        shift = f"less {self.mean:.4g}, " if self.mean else ""
+        return f"{np.prod(self.image_shape):,} pixels, {shift}divided by {self.deviation:.4g}"
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""

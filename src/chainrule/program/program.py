@@ -78,14 +78,17 @@ class Output:
     updates: int | None = None
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Program:
-    """Nodes in an order where inputs come first; which of them are inputs; what comes out."""
+    """Nodes in an order where inputs come first; which of them are inputs; what comes out. `print` shows its text."""
 
     name: str
     nodes: tuple[Node, ...]
     inputs: tuple[int, ...]
     outputs: tuple[Output, ...]
+
+    def __repr__(self) -> str:
+        return f"<program {self.name}: {len(self.nodes)} nodes>"
 
     def readers(self) -> Counter[int]:
         """How often each node is read, by nodes and outputs."""

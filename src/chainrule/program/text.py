@@ -135,3 +135,6 @@ def _note(node: Node, program: Program, inlined: set[int]) -> str:
         layer = f"{node.location.module} {node.location.layer}".strip()
         where = f"{layer + '  ' if layer else ''}{os.path.basename(node.location.file)}:{node.location.line}"
     return "  ".join(part for part in (_of(node, program, inlined), where) if part)
+
+
+Program.__str__ = text  # type: ignore[method-assign, assignment]  # print(program); it cannot import its own printer
