@@ -849,3 +849,16 @@ def test_mistakes_leave_no_folder(tmp_path):
 def test_arguments_that_make_no_sense_are_refused_before_the_first_step(options, words):
     with pytest.raises(ConfigError, match=words):
         learn(**options)
+
+
+@pytest.mark.parametrize(("rows", "size"), [(5, 2), (7, 3), (4, 1)])
+def test_a_last_batch_of_one_row_is_tried_before_the_first_step(rows, size):
+    model = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3), nn.Linear(3, 1))
+    x, y = np.ones((rows, 2), np.float32), np.ones((rows, 1), np.float32)
+    options = {"loss": losses.mse, "epochs": 1, "progress": "silent"}
+    with pytest.raises(ConfigError, match=r"a single row.*Try batch_size=(\d+)") as caught:
+        cr.fit(model, (x, y), batch_size=size, optimizer=optim.SGD(lr=0.1), **options)
+    assert int(model[1].num_batches_tracked) == 0
+    better = int(str(caught.value).split("batch_size=")[-1].rstrip("."))
+    cr.fit(model, (x, y), batch_size=better, optimizer=optim.SGD(lr=0.1), **options)
+    cr.fit(nn.Linear(2, 1), (x, y), batch_size=size, optimizer=optim.SGD(lr=0.1), **options)  # others take a single row

@@ -4,8 +4,11 @@ import copy
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from chainrule import dtypes, tree
-from chainrule.errors import ConfigError
+from chainrule.compile import trace_program
+from chainrule.errors import ConfigError, ShapeError
 from chainrule.nn import Module
 from chainrule.optim import EMA, LBFGS, Optimizer, ReduceOnPlateau
 from chainrule.optim.optimizer import Binding
@@ -157,10 +160,28 @@ def make_setup(
     for callback in callbacks:
         if not isinstance(callback, Callback):
             raise ConfigError(f"{callback!r:.80} is no callback: derive it from cr.train.Callback.")
-    return Setup(
+    setup = Setup(
         model=model, optimizer=optimizer, data=train, validation=held_out,
         steps=Steps(objective, settings.engine, settings.clip_norm, outputs=bool(measured)), metrics=measured,
         rules=AnyOf(rules), dtype=float_dtype(model), monitor=name, mode=mode, ema=ema, plateau=plateau,
         callbacks=list(callbacks), progress=find_progress(progress), settings=settings,
         recorder=Recorder(Every.of(settings.checkpoint_every)),
     )  # fmt: skip
+    check_last_batch(setup)
+    return setup
+
+
+def check_last_batch(setup: Setup) -> None:
+    """A last batch of one row is tried now, not when an epoch ends: batch normalisation has no variance there."""
+    rows, size = setup.data.rows, setup.settings.batch_size
+    if rows == 1 or rows % size != 1 % size:
+        return
+    one = setup.data.gather(np.arange(1), setup.dtype)
+    setup.model.train()
+    try:
+        trace_program(setup.steps.objective, setup.model, one.x, one.y, one.weight)
+    except ShapeError as error:
+        raise ConfigError(
+            f"{rows} rows in batches of {size} leave a last batch of a single row, and the model cannot train on one: "
+            f"{error} Try batch_size={next(n for n in range(size + 1, rows + 1) if rows % n != 1)}."
+        ) from error
