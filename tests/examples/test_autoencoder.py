@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "autoencoder_digits.py"
 
@@ -37,7 +38,7 @@ def test_it_beats_principal_components_on_images_not_seen(example, tmp_path, cap
     mean, linear, autoencoder = example.main(plot=str(picture)).values()
     assert autoencoder < 0.85 * linear < 0.4 * mean
     assert "not seen in training" in capsys.readouterr().out
-    with pytest.importorskip("PIL.Image").open(picture) as image:
+    with Image.open(picture) as image:
         width, height = image.size
     assert width > 600 and height > 150
     assert 5_000 < picture.stat().st_size < 200_000

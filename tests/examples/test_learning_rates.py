@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "learning_rates.py"
 
@@ -62,6 +63,6 @@ def test_the_network(results):
 
 
 def test_the_picture(results):
-    with pytest.importorskip("PIL.Image").open(results[1]) as image:
+    with Image.open(results[1]) as image:
         assert min(image.size) > 400
     assert 20_000 < results[1].stat().st_size < 500_000

@@ -2,12 +2,10 @@
 
 import numpy as np
 import pytest
+import torch
 
 import chainrule as cr
 from chainrule import optim
-
-torch = pytest.importorskip("torch")
-pytestmark = pytest.mark.oracle
 
 STEPS = 20
 START = {

@@ -4,12 +4,10 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
 import chainrule as cr
 from chainrule import losses, nn, optim
-
-torch = pytest.importorskip("torch")
-pytestmark = pytest.mark.oracle
 
 STEPS = 50
 RTOL, ATOL = 1e-9, 1e-11

@@ -13,6 +13,8 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 import pytest
+import safetensors
+import safetensors.numpy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -147,7 +149,6 @@ def test_the_same_content_is_the_same_file(tmp_path):
 
 
 def test_the_file_is_valid_safetensors(tmp_path):
-    safetensors = pytest.importorskip("safetensors")
     tensors = some_tensors() | {"__ü": np.ones((2, 2), np.uint8)}
     path = save_checkpoint(tmp_path, 3, tensors, {"epoch": 4})
     described = dict(safetensors.deserialize(path.read_bytes()))
@@ -267,8 +268,7 @@ def test_foreign_content_is_noticed(tmp_path_factory, content):
 
 
 def test_a_safetensors_file_of_somebody_else_is_noticed(tmp_path):
-    numpy_format = pytest.importorskip("safetensors.numpy")
-    numpy_format.save_file({"x": np.zeros(3)}, tmp_path / "step-000000000.safetensors", {"format": "pt"})
+    safetensors.numpy.save_file({"x": np.zeros(3)}, tmp_path / "step-000000000.safetensors", {"format": "pt"})
     with pytest.raises(CheckpointError, match=r"does not begin as a checkpoint of chainrule"):
         load_checkpoint(tmp_path)
 
