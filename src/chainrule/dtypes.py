@@ -98,3 +98,9 @@ def scalar_dtype(value: object, other: DType | None) -> DType:
     if isinstance(value, (int, np.integer)):
         return other if other is not None and other != bool_ else default_integer
     return other if other is not None and is_float(other) else default_float
+
+
+def integer_limits(dtype: DType) -> tuple[int, int]:
+    """The smallest and the largest number of an integer dtype."""
+    limits = np.iinfo(dtype)
+    return int(limits.min), int(limits.max)

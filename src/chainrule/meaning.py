@@ -129,6 +129,13 @@ def erf(x: np.ndarray) -> np.ndarray:
     return np.where(a < 1.0, z * small, large).astype(x.dtype)
 
 
+def fma(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
+    """a · b + c: rounded once in float32 (save where float64 already rounds to the middle), twice in float64."""
+    if a.dtype == np.float32:
+        return (a.astype(np.float64) * b + c).astype(np.float32)
+    return a * b + c
+
+
 def floor_divide(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Divide and round down; DivisionByZero for integers by zero."""
     _check_divisor(b)

@@ -4,8 +4,9 @@ A node names its inputs by their numbers, which are smaller than its own. Output
 (`updates`): that is how a Module or an Optimizer is in-out. Programs are immutable; passes make new ones.
 """
 
+import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -56,7 +57,7 @@ class Node:
     @property
     def size(self) -> int:
         """The number of elements."""
-        return int(np.prod(self.shape, dtype=np.int64))
+        return math.prod(self.shape)
 
     @property
     def nbytes(self) -> int:
@@ -71,11 +72,15 @@ class Node:
 
 @dataclass(frozen=True)
 class Output:
-    """A result of the Program, or with `updates` (the number of an input node) that input's new value."""
+    """A result of the Program, or with `updates` (the number of an input node) that input's new value.
+
+    `observed`: somebody looks at the node, no more. Passes decide as if nobody did, so that looking changes no bit.
+    """
 
     name: str
     node: int
     updates: int | None = None
+    observed: bool = False
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -91,10 +96,16 @@ class Program:
         return f"<program {self.name}: {len(self.nodes)} nodes>"
 
     def readers(self) -> Counter[int]:
-        """How often each node is read, by nodes and outputs."""
+        """How often each node is read, by nodes and outputs, observers apart."""
         count: Counter[int] = Counter(i for node in self.nodes for i in node.inputs)
-        count.update(out.node for out in self.outputs)
+        count.update(out.node for out in self.outputs if not out.observed)
         return count
+
+
+def observe(program: Program, numbers: Iterable[int]) -> Program:
+    """The same Program, with the values of the given nodes as further results, named by their numbers: '%12'."""
+    seen = tuple([Output(f"%{n}", n, observed=True) for n in numbers])
+    return replace(program, outputs=program.outputs + seen)
 
 
 def verify(program: Program) -> Program:
@@ -165,6 +176,7 @@ def rewrite(program: Program, rule: Rule, keep: Callable[[int], bool] = lambda i
         found = rule(builder, node)
         new[i] = builder.add(node) if found is None else found
     outputs = tuple(
-        Output(out.name, new[out.node], None if out.updates is None else new[out.updates]) for out in program.outputs
+        replace(out, node=new[out.node], updates=None if out.updates is None else new[out.updates])
+        for out in program.outputs
     )
     return Program(program.name, tuple(builder.nodes), tuple(new[i] for i in program.inputs), outputs)

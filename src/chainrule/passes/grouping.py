@@ -1,0 +1,421 @@
+"""Programs cut into kernels: what is computed in one go, while it is at hand.
+
+    contract   one product; elementwise nodes of its shape follow while the result is in registers (the epilogue)
+    rows       elementwise nodes over R rows of C columns, and reductions along the rows; a row is worked on as a whole
+    columns    reductions down the rows, and elementwise nodes on what comes out
+    single     one node that no other kind takes: pad, concat, take, scatter_add, running sums, sorting
+
+Rules, applied to the nodes in the order of their depth (the contractions and reductions above them):
+  1  A contraction opens a kernel. One into few columns is a row operation instead.
+  2  A reduction joins the latest kernel of its kind and shape that its operand allows, or opens one.
+  3  An elementwise node joins the latest of the kernels that make its operands, if its shape fits; else it waits. Edges
+     thus point from earlier kernels to later ones: no cycle can arise.
+  4  What waits is pulled into the first kernel that asks for it and that it fits, else it gets a kernel.
+  5  What is cheap and depends on inputs alone is computed again by every kernel that asks.
+  6  A value that a later kernel reads is stored, unless a short chain of cheap nodes over stored values makes it again.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from chainrule import dtypes
+from chainrule.passes.views import View, in_memory, is_lookup, split, views
+from chainrule.primitives import contract
+from chainrule.program.program import Node, Program
+
+Kind = Literal["contract", "rows", "columns", "single"]
+Level = Literal["full", "row", "column"]
+
+CHEAP = {"add", "sub", "mul", "neg", "less", "less_equal", "equal", "where", "maximum", "minimum", "cast", "fma", "fms",
+         "fnma", "copy", "and", "or", "not", "abs"}  # fmt: skip
+FEW_COLUMNS = 4  # a contraction into at most so many columns is a row operation
+AGAIN = 3  # nodes of a chain that is rather computed again than stored
+BEFORE = (0, 1 << 30)  # the place of what depends on inputs alone
+REDUCTIONS = ("sum", "prod", "max", "min", "any", "all")
+
+
+@dataclass(eq=False)
+class Kernel:
+    """Nodes that are computed together. `sizes`: (R, C) of rows, (stack, R, C) of columns and contractions."""
+
+    kind: Kind
+    sizes: tuple[int, ...]
+    place: tuple[int, int]  # its order among the kernels
+    nodes: list[int] = field(default_factory=list)
+    outputs: list[int] = field(default_factory=list)  # the nodes whose values are stored
+    inputs: list[int] = field(default_factory=list)  # the nodes whose stored values are read
+
+    @property
+    def size(self) -> int:
+        """The number of elements of a full value."""
+        result = 1
+        for n in self.sizes:
+            result *= n
+        return result
+
+    def __repr__(self) -> str:
+        return f"{self.kind} {' × '.join(map(str, self.sizes))}"
+
+
+class Grouping:
+    """The kernels of a Program, in an order that can be run."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.nodes = program.nodes
+        self.views = views(program)
+        self.early: list[Kernel] = []  # those that depend on inputs alone
+        self.late: list[Kernel] = []
+        self.home: dict[int, Kernel] = {}
+        self.placed: set[tuple[int, int]] = set()
+        self.order = self._by_depth()
+        self.rank = {n: k for k, n in enumerate(self.order)}
+        for n in self.order:
+            self._place(n)
+        for out in program.outputs:
+            self._store(self.views[out.node].base)
+        self.kernels = self.early + self.late
+        self._finish()
+
+    # -- what nodes are
+
+    def _by_depth(self) -> list[int]:
+        depth: list[int] = []
+        for node in self.nodes:
+            deeper = node.primitive.kind in ("contract", "reduce", "index", "scan")
+            depth.append(max([depth[x] for x in node.inputs], default=0) + deeper)
+        return sorted(range(len(self.nodes)), key=lambda n: (depth[n], n))
+
+    def computed(self, n: int) -> bool:
+        """Whether a kernel has to compute it: not inputs, constants, positions, and views of other nodes."""
+        return self.nodes[n].primitive.kind != "source" and self.views[n].base == n
+
+    def elementwise(self, n: int) -> bool:
+        """Whether each element follows from the elements at the same place of the operands."""
+        return self.nodes[n].primitive.kind == "elementwise" or is_lookup(self.nodes, self.nodes[n])
+
+    def reduces(self, n: int) -> bool:
+        """Whether it puts elements along some axes together."""
+        return self.nodes[n].primitive.kind == "reduce"
+
+    def operands(self, n: int) -> list[View]:
+        """The views of the inputs of a node, without a table that it looks things up in."""
+        inputs = self.nodes[n].inputs
+        return [self.views[x] for x in (inputs[1:] if is_lookup(self.nodes, self.nodes[n]) else inputs)]
+
+    def bases(self, n: int) -> list[int]:
+        """The nodes in memory or registers that a node reads."""
+        return [self.views[x].base for x in self.nodes[n].inputs]
+
+    def level(self, kernel: Kernel, n: int) -> Level | None:
+        """What a node is in a kernel: an element, a value of a row or of a column. None where it does not belong."""
+        node, sizes = self.nodes[n], kernel.sizes
+        if node.primitive.kind == "reduce" and kernel.kind != "single":
+            return "row" if kernel.kind == "rows" else "column"
+        if node.size == kernel.size and split(node.shape, (0,) * node.ndim, sizes) is not None:
+            return "full"
+        if kernel.kind == "rows" and node.size == sizes[0]:
+            return "row"
+        if kernel.kind == "columns" and node.size == sizes[0] * sizes[2]:
+            return "column" if split(node.shape, (0,) * node.ndim, (sizes[0], sizes[2])) is not None else None
+        return None
+
+    def blocks(self, kernel: Kernel, level: Level, view: View) -> list[list[tuple[int, int]]] | None:
+        """The index map of an operand of a node at `level`: for each size of the kernel the (extent, stride)s."""
+        sizes = kernel.sizes
+        if level == "row":
+            sizes = (sizes[0],)
+        if level == "column":
+            sizes = (sizes[0], sizes[2])
+        found = split(view.shape, view.strides, sizes)
+        return found if found is not None and (level == "row" or len(found[-1]) <= 1) else None
+
+    # -- where nodes may go
+
+    def position(self, n: int) -> tuple[int, int]:
+        """The place of the latest kernel that a node needs; (0, −1) where inputs are enough."""
+        if n in self.home:
+            return self.home[n].place
+        return max([self.home[x].place for x in self._below(n)], default=(0, -1))
+
+    def free(self, n: int) -> bool:
+        """Rule 5: whether it is computed again by every kernel that asks."""
+        cheap = self.nodes[n].primitive.name in CHEAP and self.nodes[n].size > 1
+        return cheap and n not in self.home and self.position(n) == (0, -1)
+
+    def _new(self, kind: Kind, sizes: tuple[int, ...], early: bool = False) -> Kernel:
+        kernels = self.early if early else self.late
+        kernel = Kernel(kind, sizes, (0, len(self.early)) if early else (1, len(self.late)))
+        kernels.append(kernel)
+        return kernel
+
+    def fits(self, kernel: Kernel, n: int, depth: int = 40) -> bool:
+        """Whether a kernel can compute a node, pulling in what waits."""
+        if not self.elementwise(n) or kernel.kind == "single" or depth == 0:
+            return False
+        level = self.level(kernel, n)
+        if level is None or (kernel.kind == "contract" and level != "full"):
+            return False
+        if is_lookup(self.nodes, self.nodes[n]) and not self._table_at_hand(kernel, n):
+            return False
+        return all(self._operand_fits(kernel, level, view, depth) for view in self.operands(n))
+
+    def _table_at_hand(self, kernel: Kernel, n: int) -> bool:
+        table = self.views[self.nodes[n].inputs[0]].base
+        if table in self.home:
+            return self.home[table].place < kernel.place
+        return self.nodes[table].primitive.kind == "source"
+
+    def _operand_fits(self, kernel: Kernel, level: Level, view: View, depth: int) -> bool:
+        x = view.base
+        blocks = self.blocks(kernel, level, view)
+        if blocks is None:
+            return False
+        if self.nodes[x].primitive.kind == "source":
+            return True
+        home = self.home.get(x)
+        if home is not None and home is not kernel:
+            return home.place < kernel.place
+        if home is None and self.position(x) >= kernel.place:
+            return False
+        of_x = self.level(kernel, x)
+        if not (
+            view.dense if of_x == level else of_x == "row" and level == "full" and _along_rows(kernel, view, blocks)
+        ):
+            return False
+        return home is kernel or self.fits(kernel, x, depth - 1)
+
+    def _join(self, kernel: Kernel, n: int) -> None:
+        """Put a node into a kernel, after the operands that wait."""
+        if (id(kernel), n) in self.placed:
+            return
+        self.placed.add((id(kernel), n))
+        for x in self.bases(n):
+            if self.computed(x) and x not in self.home:
+                self._join(kernel, x)
+        kernel.nodes.append(n)
+        if not self.free(n):
+            self.home[n] = kernel
+
+    def _store(self, n: int) -> None:
+        """Make sure that some kernel computes a node, since its stored value is wanted."""
+        if not self.computed(n) or n in self.home:
+            return
+        position = self.position(n)
+        early = position == (0, -1)
+        for kernel in self.early + self.late:
+            if (id(kernel), n) in self.placed:  # it is computed there already: that value is stored
+                self.home[n] = kernel
+                return
+        sizes = _rows_of(self.nodes[n])
+        for kernel in self.late if not early else self.early:  # with others of its shape
+            plain = all(self.elementwise(k) for k in kernel.nodes)
+            alike = kernel.kind == "rows" and kernel.sizes == sizes and plain and kernel.place > position
+            if alike and self.fits(kernel, n):
+                self._join(kernel, n)
+                self.home[n] = kernel
+                return
+        self._open(n, sizes)
+
+    def _open(self, n: int, sizes: tuple[int, ...]) -> None:
+        """A kernel of its own for an elementwise node; what waits and does not fit in there is stored first."""
+        trial = Kernel("rows", sizes, BEFORE if self.position(n) == (0, -1) else (1, 1 << 30))
+        for view in self.operands(n):
+            if not self._operand_fits(trial, "full", view, 40):
+                self._store(view.base)
+        for x in self.bases(n):
+            if self.computed(x) and is_lookup(self.nodes, self.nodes[n]) and x == self.bases(n)[0]:
+                self._store(x)
+        early = all(self.home[x].place[0] == 0 for x in self._below(n))
+        kernel = self._new("rows", sizes, early)
+        self._join(kernel, n)
+        self.home[n] = kernel
+
+    def _below(self, n: int) -> list[int]:
+        """The placed nodes that a waiting node needs, through those that wait, too."""
+        found, todo, seen = [], list(self.bases(n)), set()
+        while todo:
+            x = todo.pop()
+            if x in seen:
+                continue
+            seen.add(x)
+            if x in self.home:
+                found.append(x)
+            else:
+                todo += self.bases(x)
+        return found
+
+    # -- the rules
+
+    def _place(self, n: int) -> None:
+        node = self.nodes[n]
+        if not self.computed(n) or n in self.home:
+            return
+        if node.primitive is contract.matmul:
+            self._place_product(n)
+        elif node.primitive.name in REDUCTIONS:
+            self._place_reduction(n)
+        elif not self.elementwise(n):
+            for x in self.bases(n):
+                self._store(x)
+            kernel = self._new("single", (node.size,))
+            self._join(kernel, n)
+        elif node.size == 1:
+            self._place_scalar(n)
+        else:
+            place = self.position(n)
+            if place != (0, -1):
+                kernel = (self.early, self.late)[place[0]][place[1]]
+                if self.fits(kernel, n):
+                    self._join(kernel, n)
+
+    def _place_product(self, n: int) -> None:
+        node = self.nodes[n]
+        for x in self.bases(n):
+            self._store(x)
+        rows, columns = node.shape[-2:]
+        kernel = self._new("contract", (node.size // (rows * columns), rows, columns))
+        if few_columns(self.program, self.views, n):
+            kernel.kind, kernel.sizes = "rows", (rows, columns)
+        self._join(kernel, n)
+
+    def _place_reduction(self, n: int) -> None:
+        node = self.nodes[n]
+        view = self.views[node.inputs[0]]
+        kind, sizes = reduction_sizes(view.shape, node.attributes["axes"])
+        candidates = [k for k in self.late if k.kind == kind and k.sizes == sizes]
+        x = view.base
+        for kernel in candidates:
+            if self._reduction_fits(kernel, view):
+                self._join(kernel, n)
+                return
+        trial = Kernel(kind, sizes, (1, 1 << 30))
+        if self.computed(x) and x not in self.home and not self._reduction_fits(trial, view):
+            self._store(x)
+        self._join(self._new(kind, sizes), n)
+
+    def _reduction_fits(self, kernel: Kernel, view: View) -> bool:
+        return self._operand_fits(kernel, "full", view, 40)
+
+    def _place_scalar(self, n: int) -> None:
+        place = self.position(n)
+        for kernel in self.early + self.late:
+            near = kernel.sizes == (1, 1) or kernel.place == place
+            one_row = kernel.kind == "rows" and kernel.sizes[0] == 1 and kernel.place >= place
+            if near and one_row and self.fits(kernel, n):
+                self._join(kernel, n)
+                return
+        self._open(n, (1, 1))
+
+    # -- what is stored
+
+    def _finish(self) -> None:
+        keep = {self.views[out.node].base for out in self.program.outputs}
+        readers: dict[int, dict[int, Kernel]] = {}
+        for kernel in self.kernels:
+            members = set(kernel.nodes)
+            for n in kernel.nodes:
+                direct = kernel.kind == "single" or self.nodes[n].primitive is contract.matmul
+                for k, x in enumerate(self.bases(n)):
+                    table = k == 0 and is_lookup(self.nodes, self.nodes[n])
+                    if self.computed(x) and (direct or table) and not (kernel.kind == "single" and x in members):
+                        keep.add(x)
+                    elif self.computed(x) and x not in members:
+                        readers.setdefault(x, {})[id(kernel)] = kernel
+        for x in self.order:
+            if x not in readers or x in keep:
+                continue
+            asking = list(readers[x].values())
+            if all(self._meets(k, x) and self._cheap_again(k, x, keep, AGAIN) for k in asking):
+                for kernel in asking:
+                    self._again(kernel, x, keep)
+            else:
+                keep.add(x)
+        self._drop_dead(keep)
+        for kernel in self.kernels:
+            members = set(kernel.nodes)
+            kernel.outputs = [n for n in kernel.nodes if n in keep and self.home.get(n) is kernel]
+            read = [x for n in kernel.nodes for x in self.bases(n) if x not in members and in_memory(self.nodes[x])]
+            kernel.inputs = list(dict.fromkeys(read))
+
+    def _meets(self, kernel: Kernel, x: int) -> bool:
+        """Whether a kernel reads a value only element by element, where it would compute it."""
+        read = [(n, v) for n in kernel.nodes for v in self.operands(n) if v.base == x]
+        return all(view.dense and (self.reduces(n) or self.level(kernel, n) == "full") for n, view in read)
+
+    def _cheap_again(self, kernel: Kernel, x: int, keep: set[int], depth: int) -> bool:
+        """Rule 6: a short chain of cheap nodes, element by element, that ends in stored values."""
+        if depth == 0 or self.nodes[x].primitive.name not in CHEAP or self.level(kernel, x) != "full":
+            return False
+        for view in self.operands(x):
+            b = view.base
+            if b in keep or self.nodes[b].primitive.kind == "source":
+                if self.blocks(kernel, "full", view) is None:
+                    return False
+            elif not (view.dense and self._cheap_again(kernel, b, keep, depth - 1)):
+                return False
+        return True
+
+    def _again(self, kernel: Kernel, x: int, keep: set[int]) -> None:
+        todo, members = [x], set(kernel.nodes)
+        while todo:
+            y = todo.pop()
+            if y in members:
+                continue
+            members.add(y)
+            kernel.nodes.append(y)
+            todo += [b for b in self.bases(y) if self.computed(b) and b not in keep]
+
+    def _drop_dead(self, keep: set[int]) -> None:
+        for kernel in self.kernels:
+            kernel.nodes.sort(key=self.rank.__getitem__)
+            used: set[int] = set()
+            alive = []
+            for n in reversed(kernel.nodes):
+                if n in used or (n in keep and self.home.get(n) is kernel):
+                    alive.append(n)
+                    used.update(self.bases(n))
+            kernel.nodes = alive[::-1]
+        self.kernels = [kernel for kernel in self.kernels if kernel.nodes]
+
+
+def _along_rows(kernel: Kernel, view: View, blocks: list[list[tuple[int, int]]]) -> bool:
+    """Whether a view repeats one value for each row."""
+    rows, columns = kernel.sizes
+    return view.offset == 0 and blocks[0] in ([], [(rows, 1)]) and blocks[1] in ([], [(columns, 0)])
+
+
+def _rows_of(node: Node) -> tuple[int, int]:
+    """Rows and columns of an elementwise kernel: the last axis that is longer than 1 gives the columns."""
+    for n in reversed(node.shape):
+        if n > 1:
+            return node.size // n, n
+    return 1, 1
+
+
+def reduction_sizes(shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[Kind, tuple[int, ...]]:
+    """How a reduction over one block of axes is cut: (R, C) along rows, or (stack, R, C) down columns."""
+    reduced = [a for a in axes if shape[a] > 1]
+    size = 1
+    for n in shape:
+        size *= n
+    count = 1
+    for a in reduced:
+        count *= shape[a]
+    inner = 1
+    for n in shape[(reduced[-1] if reduced else len(shape) - 1) + 1 :]:
+        inner *= n
+    if inner == 1:
+        return "rows", (size // count, count)
+    return "columns", (size // count // inner, count, inner)
+
+
+def few_columns(program: Program, found: list[View], n: int) -> bool:
+    """Rule 1: whether a product is computed by dot products along the rows."""
+    node = program.nodes[n]
+    a, b = (found[x] for x in node.inputs)
+    rows, columns = node.shape[-2:]
+    depth = a.shape[-1]
+    floats = node.dtype in (dtypes.float32, dtypes.float64)
+    along = (depth == 1 or (a.strides[-1] == 1 and b.strides[-2] == 1)) and rows > 1
+    return floats and node.size == rows * columns and columns <= FEW_COLUMNS and along
