@@ -8,8 +8,11 @@ The same Stateful object met twice is one object; the same parameter of a Module
 import collections
 import copy
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal, NamedTuple
+import functools
+import operator
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
@@ -22,14 +25,136 @@ class LeafBase:
     __slots__ = ()
 
 
-class Stateful:
-    """An object whose tensors a training step replaces: the base class of Module, Optimizer and Generator."""
+class Absent(Protocol):
+    """Attributes of a Stateful object that stand elsewhere for a while: in the memory of a compiled function."""
+
+    def settle(self) -> None:
+        """Bring them back."""
+
+
+class _WithAttributes:
+    """Gives Stateful the `__dict__` that its own `__dict__` looks after."""
+
+
+_INSIDE: Any = vars(_WithAttributes)["__dict__"]
+
+
+def attributes(thing: "Stateful") -> dict[str, Any]:
+    """`vars(thing)`, with everything in it: what stands elsewhere is brought back first."""
+    while True:  # another thread may take it away again; but a dict that was once whole stays so
+        inside: dict[str, Any] = _INSIDE.__get__(thing)
+        absent = inside.get("_absent_attributes")
+        if absent is None:
+            return inside
+        absent.settle()
+        if _INSIDE.__get__(thing).get("_absent_attributes") is absent:  # too late: the garbage collector has it
+            del _INSIDE.__get__(thing)["_absent_attributes"]
+
+
+def _set_attributes(thing: "Stateful", inside: dict[str, Any]) -> None:
+    attributes(thing)
+    _INSIDE.__set__(thing, inside)
+
+
+class Stateful(_WithAttributes):
+    """An object whose tensors a training step replaces: the base class of Module, Optimizer and Generator.
+
+    Between the calls of a compiled function its tensors may stay inside of that function (see `chainrule.resident`).
+    Then they are taken out of its attributes, and `_absent_attributes` is set. Who looks for one of them does not find
+    it, which leads to `__getattr__`; who sets an attribute comes by `__setattr__`; who takes `vars()` comes by
+    `__dict__`; copies and pickles are made by `__reduce_ex__`: all of these bring the tensors back first.
+    """
 
     path: str = ""
+    __dict__ = property(attributes, _set_attributes)
+    _absent_attributes: Absent | None = None
+    _never_written: frozenset[str] = frozenset()  # attributes whose containers are replaced, never written to in place
 
     def role(self, name: str) -> Role:
         """What the tensor in attribute `name` is: a trained 'parameter', a 'frozen' one, or other 'state'."""
         return "state"
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """See that what a subclass has in the place of these methods brings the tensors back as well."""
+        super().__init_subclass__(**options)
+        _bring_back_first(cls)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        attributes(self)
+        return super().__reduce_ex__(protocol)
+
+
+def _bring_back_first(cls: type[Stateful]) -> None:
+    """Give `cls` its __getattr__, __setattr__ and __delattr__ (its own, or those of a mixin), as `Stateful` says."""
+    for name, after in (("__getattr__", _found), ("__setattr__", _settled), ("__delattr__", _settled)):
+        method = getattr(cls, name, object.__getattribute__)
+        if not hasattr(method, "brings_back"):
+            method = after(method)
+            method.brings_back = True
+            setattr(cls, name, method)
+
+
+def _found(method: Callable[..., Any]) -> Any:
+    """A `__getattr__` that looks again once everything is back, and only then asks `method`."""
+
+    @functools.wraps(method)
+    def found(self: Stateful, name: str) -> Any:
+        inside = attributes(self)
+        return inside[name] if name in inside else method(self, name)
+
+    return found
+
+
+def _settled(method: Callable[..., Any]) -> Any:
+    @functools.wraps(method)
+    def settled(self: Stateful, *arguments: Any) -> None:
+        attributes(self)
+        method(self, *arguments)
+        thread = threading.get_ident()
+        _changes[thread] = _changes.get(thread, 0) + 1
+        attributes(self)  # if another thread has taken them away meanwhile, the change has still to be seen
+
+    return settled
+
+
+_changes: dict[int, int] = {}  # how many attributes each thread has set
+
+
+def changes_elsewhere() -> dict[int, int]:
+    """How many attributes of Stateful objects other threads have set: equal before and after where none was set."""
+    mine = threading.get_ident()
+    return {thread: count for thread, count in _changes.copy().items() if thread != mine}
+
+
+_bring_back_first(Stateful)
+
+
+def names_of(thing: Stateful) -> tuple[str, ...]:
+    """The names of the attributes that are there, in order."""
+    return tuple(_INSIDE.__get__(thing))
+
+
+def take_out(thing: Stateful, names: Sequence[str], absent: Absent) -> None:
+    """Remove attributes; `absent` knows how to bring them back."""
+    inside = _INSIDE.__get__(thing)
+    _INSIDE.__set__(thing, {"_absent_attributes": absent, **{n: x for n, x in inside.items() if n not in names}})
+
+
+def put_back(thing: Stateful, values: Mapping[str, Any], order: Sequence[str]) -> None:
+    """Undo `take_out`: the attributes are all there again, at once and in their old order. One set since then stays."""
+    inside = {**values, **_INSIDE.__get__(thing)}
+    inside.pop("_absent_attributes", None)
+    first = {name: inside[name] for name in order if name in inside}
+    _INSIDE.__set__(thing, {**first, **inside})
+
+
+def absent_of(thing: Stateful) -> Absent | None:
+    """What `take_out` has left in the place of attributes."""
+    return thing._absent_attributes
+
+
+class Unseen:
+    """A static value that makes no difference to the structure around it: all of one class are alike."""
 
 
 class Leaf(NamedTuple):
@@ -79,39 +204,54 @@ def flatten(tree: Any, path: str = "") -> Flat:
     return flat
 
 
+def outline(tree: Any) -> Flat:
+    """Like `flatten`, but Stateful objects are not looked into: each is an 'object' without children."""
+    flat = Flat([], Spec("static"), [], [], [])
+    flat.spec = _walk(tree, "", "value", flat, None, {})
+    return flat
+
+
 # Recursion below is by plain functions: a closure that calls itself is a reference cycle, and would keep tensors alive
 # until the garbage collector comes by.
 
 
-def _walk(node: Any, path: str, role: Role, flat: Flat, objects: dict[int, int], parameters: dict[int, int]) -> Spec:
+def _walk(
+    node: Any, path: str, role: Role, flat: Flat, objects: dict[int, int] | None, parameters: dict[int, int]
+) -> Spec:
     """The structure of `node`; its leaves and Stateful objects are appended to `flat`."""
+    if type(node) in PLAIN:  # first, since most are
+        flat.statics.append(node)
+        return Spec("static", None, (), (), len(flat.statics) - 1, token(node), False)
     if isinstance(node, (LeafBase, np.ndarray)):
         if role in ("parameter", "frozen"):
             known = parameters.setdefault(id(node), len(flat.leaves))
             if known < len(flat.leaves):
                 if role == "frozen":  # a tied weight that is frozen under one name is frozen
                     flat.leaves[known] = flat.leaves[known]._replace(role="frozen")
-                return Spec("leaf", number=known)
+                return Spec("leaf", None, (), (), known)
         flat.leaves.append(Leaf(path, node, role))
-        return Spec("leaf", number=len(flat.leaves) - 1)
+        return Spec("leaf", None, (), (), len(flat.leaves) - 1)
     if isinstance(node, Stateful):
-        if id(node) in objects:
+        if objects is not None and id(node) in objects:
             return Spec("again", number=objects[id(node)])
-        index = objects[id(node)] = len(flat.objects)
+        index = len(flat.objects)
         flat.objects.append(node)
         flat.object_paths.append(path)
-        inside = vars(node)
+        if objects is None:
+            return Spec("object", type(node), number=index)
+        objects[id(node)] = index
+        inside = attributes(node)
         names = tuple([name for name in inside if name != "path"])
         children = [_walk(inside[n], join(path, n), node.role(n), flat, objects, parameters) for n in names]
         return Spec("object", type(node), names, tuple(children), index)
-    items = None if type(node) in PLAIN else _items(node)
+    items = _items(node)
     if items is None:
         flat.statics.append(node)
-        return Spec("static", number=len(flat.statics) - 1, token=_token(node), live=False)
+        return Spec("static", number=len(flat.statics) - 1, token=token(node), live=False)
     children = [_walk(v, join(path, n), role, flat, objects, parameters) for n, v in items]
     live = any([child.live for child in children])
     factory = node.default_factory if isinstance(node, collections.defaultdict) else None
-    return Spec("items", type(node), tuple([n for n, _ in items]), tuple(children), token=factory, live=live)
+    return Spec("items", type(node), tuple([n for n, _ in items]), tuple(children), 0, factory, live)
 
 
 def _items(node: Any) -> list[tuple[Any, Any]] | None:
@@ -124,20 +264,27 @@ def _items(node: Any) -> list[tuple[Any, Any]] | None:
     return None
 
 
-PLAIN = (int, float, str, bool, type(None))
+PLAIN = frozenset([int, float, str, bool, type(None)])
 
 
-def _token(value: Any) -> Any:
+def token(value: Any) -> Any:
     """What tells a static value from another: 1, True and 1.0 differ, and so do 0.0 and −0.0."""
-    if type(value) is float:
-        return float, value.hex()
+    if type(value) in PLAIN:
+        return type(value), value.hex() if type(value) is float else value
     if isinstance(value, np.generic):
         return type(value), value.tobytes()
+    if isinstance(value, Unseen):
+        return type(value), None
+    return type(value), value if is_hashable(value) else id(value)  # who keeps that id must keep the value alive, too
+
+
+def is_hashable(value: Any) -> bool:
+    """Whether `hash` takes the value: then `token` compares it by value, else by identity."""
     try:
         hash(value)
     except TypeError:
-        return type(value), id(value)  # by identity: who keeps the token must keep the value alive, too
-    return type(value), value
+        return False
+    return True
 
 
 def build(flat: Flat, leaves: Sequence[Any], in_place: bool = False) -> Any:
@@ -162,6 +309,40 @@ def _make(spec: Spec, flat: Flat, leaves: Sequence[Any], in_place: bool, made: d
     if not in_place:
         result.path = original.path or flat.object_paths[spec.number]  # the outermost name is the one people know
     return result
+
+
+def maker(spec: Spec, statics: Mapping[int, Any] | Sequence[Any]) -> Callable[[Any], Any]:
+    """A function of leaves (anything that gives a leaf for its number) that makes what stands at one place of a tree,
+    where no Stateful object is: the same as `build`, but quick when it is called again and again."""
+    if spec.kind == "leaf":
+        return operator.itemgetter(spec.number)
+    if spec.kind == "static":
+        value = statics[spec.number]
+        return lambda leaves: value
+    parts = [maker(child, statics) for child in spec.children]
+    if spec.container is tuple:
+        return lambda leaves: tuple([part(leaves) for part in parts])
+    return lambda leaves: _refill(spec, [part(leaves) for part in parts])
+
+
+def is_container(node: Any) -> bool:
+    """Whether `flatten` looks into `node`, which is no Stateful object."""
+    return (
+        type(node) not in PLAIN and not isinstance(node, (LeafBase, np.ndarray, Stateful)) and _items(node) is not None
+    )
+
+
+def containers(node: Any) -> Iterator[Any]:
+    """The dicts and lists in a container, itself included, that may be written to; that of a dataclass is its vars().
+
+    Stateful objects are not looked into. TypeError for a dataclass that has slots, which cannot be seen from outside.
+    """
+    if not is_container(node):
+        return
+    if not isinstance(node, tuple):
+        yield node if isinstance(node, (dict, list)) else vars(node)
+    for _, value in _items(node) or ():
+        yield from containers(value)
 
 
 def _refill(spec: Spec, children: list[Any]) -> Any:

@@ -59,6 +59,7 @@ class Module(tree.Stateful):
     [1.0, 2.0, 3.0]
     """
 
+    _never_written = frozenset(["_parameters", "_buffers"])
     training: bool
     _parameters: dict[str, bool]  # name -> whether it is trained
     _buffers: dict[str, bool]  # name -> whether it is saved

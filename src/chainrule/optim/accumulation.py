@@ -54,10 +54,14 @@ class Accumulated:
 
 
 def _chosen(due: Tensor, after: State, before: State) -> State:
-    """`after` where the update was due, else `before`."""
+    """`after` where the update was due, else `before`. What was shared in both stays shared."""
     new, old = tree.flatten(after), tree.flatten(before)
-    pairs = zip(new.leaves, old.leaves, strict=True)
-    return tree.build(new, [a.value if a.value is b.value else where(due, a.value, b.value) for a, b in pairs])
+    made: dict[tuple[int, int], Tensor] = {}
+    for a, b in zip(new.leaves, old.leaves, strict=True):
+        pair = id(a.value), id(b.value)
+        if pair not in made:
+            made[pair] = a.value if a.value is b.value else where(due, a.value, b.value)
+    return tree.build(new, [made[id(a.value), id(b.value)] for a, b in zip(new.leaves, old.leaves, strict=True)])
 
 
 def accumulate(inner: Either, steps: int, average: bool = True) -> Either:

@@ -16,7 +16,7 @@ from chainrule.core.tensor import Tensor, wrap
 from chainrule.errors import ConfigError, ShapeError, StateError
 from chainrule.optim.groups import DEFAULT, check_all_used, label_of, read_groups
 from chainrule.optim.parameters import Parameters, check_binding, detached
-from chainrule.optim.saving import restored, state_tensors
+from chainrule.optim.saving import restored, shared, state_tensors
 from chainrule.optim.schedules import rate_at
 from chainrule.optim.settings import listed, number
 from chainrule.optim.transform import State, Tensors, Transform, Updates, sequence, working
@@ -30,17 +30,11 @@ class Member(NamedTuple):
     shape: Shape
 
 
-class Binding:
+class Binding(tree.Unseen):
     """The model that an optimiser was made for. To the compiler all bindings are alike: the model is an argument."""
 
     def __init__(self, model: Any) -> None:
         self.model = model
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Binding)
-
-    def __hash__(self) -> int:
-        return 0
 
 
 class Outer(Protocol):
@@ -70,6 +64,8 @@ class Optimizer(tree.Stateful):
     >>> new["w"].tolist(), new["bias"].tolist(), optimizer.steps
     ([0.5], [1.0], 1)
     """
+
+    _never_written = frozenset(["members"])
 
     def __init__(self, params: Any, lr: Any, groups: Any, **settings: Any) -> None:
         if params is not None:
@@ -113,7 +109,10 @@ class Optimizer(tree.Stateful):
 
         A new number is not a new signature of a compiled step. Groups that have an lr of their own keep it.
         """
-        rate = self._rate(DEFAULT, self._core_state()["step"] if self.state is not None else 0)
+        if DEFAULT in self.rates:  # the state, which may be inside of a compiled function, need not be looked at
+            rate = self.rates[DEFAULT]
+        else:
+            rate = self._rate(DEFAULT, self._core_state()["step"] if self.state is not None else 0)
         return rate if rate.value is None else float(rate)
 
     @lr.setter
@@ -364,7 +363,14 @@ class Optimizer(tree.Stateful):
             )
         loaded = restored(self._saved(), state, f"{type(self).__name__} with the parameters {list(self.members)}")
         self.rates = loaded.pop("lr")
-        self.state = loaded
+        self.state = shared(loaded, self._clock_of)
+
+    def _clock_of(self, name: str, number: Tensor) -> str | None:
+        """Which parameters count their steps together when they have made equally many: those of one group."""
+        member = self.members.get(name)
+        if member is None or (member.shape == () and number.dtype != dtypes.int64):  # of shape (), too, may be a slot
+            return None
+        return member.label
 
 
 def _restricted(slots: dict[str, Tensors], names: list[str]) -> dict[str, Tensors]:

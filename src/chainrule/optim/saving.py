@@ -1,6 +1,6 @@
 """The state of an optimiser as names and tensors, and back, to the bit."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -35,6 +35,24 @@ def restored(own: Any, given: Mapping[str, Any], owner: str) -> Any:
     if problems:
         raise StateError(f"The state does not fit this {owner}; nothing was loaded. {'; '.join(problems)}.")
     return tree.build(flat, [saved[leaf.path] for leaf in flat.leaves])
+
+
+def shared(state: Any, group: Callable[[str, Tensor], Any]) -> Any:
+    """The state, a nesting of dicts, in which equal numbers {name: number} of one group are one tensor again.
+
+    The group of a number is what `group(name, number)` says; None for one that stays by itself.
+    """
+    if not isinstance(state, dict):
+        return state
+    made: dict[Any, Tensor] = {}
+    result: dict[str, Any] = {}
+    for name, x in state.items():
+        label = group(name, x) if isinstance(x, Tensor) and not x.shape else None
+        if label is None:
+            result[name] = shared(x, group)
+        else:
+            result[name] = made.setdefault((label, x.dtype, np.asarray(x).tobytes()), x)
+    return result
 
 
 def as_saved(name: str, x: Any) -> Tensor:
