@@ -26,7 +26,7 @@ FLOORS = [
     {"program"},
     {"passes"},
     {"engines"},
-    {"compile"},
+    {"compile", "calling", "resident", "stay"},
     {"nn", "optim", "data"},
     {"train"},
     {"cli"},

@@ -8,6 +8,7 @@ ChainruleError
 ├── TracedValueError    a value was needed while there is none    (also a TypeError)
 ├── GradientError       nothing to differentiate, or a wrong derivative
 ├── ProgramError        a Program that breaks its own rules: always our mistake
+├── CompileError        machine code that cannot be made or loaded: always our mistake
 ├── ConfigError         an option, argument or configuration that makes no sense (also a ValueError)
 ├── StateError          names or shapes of saved weights that do not match the model
 ├── DataError           data that cannot be read or learned from
@@ -47,6 +48,10 @@ class GradientError(ChainruleError):
 
 class ProgramError(ChainruleError):
     """A Program breaks its own rules. Always a mistake of chainrule, never of its user."""
+
+
+class CompileError(ChainruleError):
+    """Machine code cannot be made or loaded. Always a mistake of chainrule, never of its user."""
 
 
 class ConfigError(ChainruleError, ValueError):

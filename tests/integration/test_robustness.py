@@ -74,7 +74,7 @@ def test_exceptions_while_tracing_and_while_running_leave_model_and_optimiser_as
     with pytest.raises(RuntimeError, match="boom"):
         fast(model, optimizer, X, Y)
     assert state(model, optimizer) == before and fast.compilations == 0
-    fast = cr.compile(step)
+    fast = cr.compile(step, engine="reference")
     first = float(fast(copy.deepcopy(model), copy.deepcopy(optimizer), X, Y))
     with pytest.raises(errors.IndexOutOfRange, match="index 103"):
         fast(model, optimizer, X, Y + 100)
@@ -92,7 +92,7 @@ def test_eager_and_compiled_training_have_the_same_bits(name, dtype):
     eager = network().to(dtype)
     compiled = copy.deepcopy(eager)
     optimizers = [getattr(optim, name)(m, lr=1e-2) for m in (eager, compiled)]
-    fast = cr.compile(step)
+    fast = cr.compile(step, engine="reference")
     for _ in range(4):
         a, b = step(eager, optimizers[0], X, Y), fast(compiled, optimizers[1], X, Y)
         assert a.numpy().tobytes() == b.numpy().tobytes()
@@ -169,8 +169,8 @@ def test_third_derivatives_through_modules_and_a_loss(layers):
 
 
 def test_threads_train_different_models_eagerly_and_compiled():
-    shared = cr.compile(step)
-    runs = [step, step_backward, shared, shared, cr.compile(step)]
+    shared = cr.compile(step, engine="reference")
+    runs = [step, step_backward, shared, shared, cr.compile(step, engine="reference")]
     models = [network(seed) for seed in range(len(runs))]
     train = lambda run, m: [run(m, o, X, Y).numpy().tobytes() for o in [optim.Adam(m, lr=1e-2)] for _ in range(15)]
     expected = [train(step if run is shared else run, copy.deepcopy(m)) for run, m in zip(runs, models, strict=True)]

@@ -283,7 +283,7 @@ def test_a_failed_call_leaves_the_statistics_alone():
 def test_activations_are_the_functions(layer, function):
     x = rows(4, 5)
     np.testing.assert_array_equal(layer(x), np.asarray(function(x)))
-    np.testing.assert_array_equal(cr.compile(lambda m, x: m(x))(layer, x), np.asarray(function(x)))
+    np.testing.assert_array_equal(cr.compile(lambda m, x: m(x), engine="reference")(layer, x), np.asarray(function(x)))
 
 
 def test_prelu_learns_a_slope_for_each_channel():

@@ -4,6 +4,7 @@ import warnings
 
 import numpy as np
 import pytest
+from tests.sessions import CheckedEngine
 
 from chainrule import errors, tree
 from chainrule.compile import compile
@@ -13,7 +14,12 @@ from chainrule.engines import ENGINES
 from chainrule.primitives import elementwise as e
 from chainrule.primitives import operators as o
 
-pytestmark = pytest.mark.parametrize("engine", sorted(ENGINES))
+pytestmark = pytest.mark.parametrize("engine", [*sorted(ENGINES), "checked"])
+
+
+@pytest.fixture(autouse=True)
+def checked(monkeypatch):
+    monkeypatch.setitem(ENGINES, "checked", CheckedEngine())
 
 
 class Counter(tree.Stateful):
@@ -186,3 +192,40 @@ def test_memory_does_not_grow_with_steps(engine):
         gc.collect()
         counts.append(sum(isinstance(o, Tensor) for o in gc.get_objects()))
     assert counts[-1] == counts[2]
+
+
+class Pair(tree.Stateful):
+    def __init__(self, a, b):
+        self.a, self.b = a, b
+
+
+def test_equal_state_may_part_and_meet(engine):
+    def part(pair):
+        pair.a = pair.a + 1
+        return pair.a + pair.b
+
+    def meet(pair):
+        pair.a = pair.b = pair.a * pair.b
+        return pair.a
+
+    zero = tensor(0)
+    pair, one, other = Pair(zero, zero), compile(part, engine=engine), compile(meet, engine=engine)
+    assert [int(one(pair)) for _ in range(3)] == [1, 2, 3]
+    assert (int(pair.a), int(pair.b), one.compilations) == (3, 0, 1)
+    pair.b = tensor(2)
+    assert [int(other(pair)) for _ in range(3)] == [6, 36, 1296]
+    assert int(one(pair)) == 2593 and (int(pair.a), int(pair.b)) == (1297, 1296)
+    same = tensor(5)
+    pair.a = pair.b = same
+    assert int(other(pair)) == 25 and int(pair.b) == 25 and int(same) == 5
+
+
+def test_state_that_is_shared_goes_in_once(engine):
+    def both(pair):
+        pair.a = pair.b = pair.a + 1
+        return pair.b
+
+    shared = tensor(0)
+    pair, fast = Pair(shared, shared), compile(both, engine=engine)
+    assert [int(fast(pair)) for _ in range(3)] == [1, 2, 3]
+    assert len(fast.program.inputs) == 1 and pair.a is pair.b and fast.compilations == 1

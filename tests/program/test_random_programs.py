@@ -226,7 +226,10 @@ def bits(x):
     return x.shape, x.dtype, x.tobytes()
 
 
-def assert_same(found, expected, engine="reference"):
+def assert_same(found, expected, engine="reference", recipe=None):
+    """Bits, or for an engine that rounds in its own way what the coarsest float of the recipe allows."""
+    floats = [x.dtype for x in recipe.values if x.dtype in TOLERANCE] if recipe is not None else []
+    close = max([TOLERANCE[dtype] for dtype in floats], default=max(TOLERANCE.values()))
     for x, y in zip(found, expected, strict=True):
         assert (x is None) == (y is None)
         if x is None:
@@ -234,7 +237,7 @@ def assert_same(found, expected, engine="reference"):
         if engine in EXACT:
             assert bits(x) == bits(y)
         else:
-            np.testing.assert_allclose(np.asarray(x), np.asarray(y), rtol=TOLERANCE[x.dtype], atol=TOLERANCE[x.dtype])
+            np.testing.assert_allclose(np.asarray(x), np.asarray(y), rtol=close, atol=close)
 
 
 def differentiated(recipe):
@@ -250,10 +253,12 @@ def flat(result):
 
 
 def check(recipe, engine):
-    assert_same(Compiled(recipe.results, engine)(*recipe.inputs), recipe.results(*recipe.inputs), engine)
+    assert_same(Compiled(recipe.results, engine)(*recipe.inputs), recipe.results(*recipe.inputs), engine, recipe)
     derivative = differentiated(recipe)
     if derivative is not None:
-        assert_same(flat(Compiled(derivative, engine)(*recipe.inputs)), flat(derivative(*recipe.inputs)), engine)
+        assert_same(
+            flat(Compiled(derivative, engine)(*recipe.inputs)), flat(derivative(*recipe.inputs)), engine, recipe
+        )
 
 
 @pytest.mark.parametrize("engine", sorted(EXACT & set(ENGINES)))

@@ -58,12 +58,21 @@ class ReferenceExecutable:
                     values[x] = None
         return [values[out.node] for out in self.program.outputs]
 
+    def open(self) -> None:
+        """No session: every call starts from the arrays that it is given."""
+        return None
+
+    def explain(self) -> str:
+        """How it is run, in words."""
+        peak = self.memory.peak_bytes
+        return f"{len(self.steps)} calls of NumPy, one after the other; at most {peak:,} bytes of values at once"
+
 
 class ReferenceEngine:
     """Runs Programs by NumPy."""
 
     name = "reference"
 
-    def compile(self, program: Program) -> ReferenceExecutable:
+    def compile(self, program: Program, held: tuple[int, ...] = ()) -> ReferenceExecutable:
         """Nothing to compile: the calls are listed."""
         return ReferenceExecutable(program)

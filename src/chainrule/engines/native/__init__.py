@@ -1,0 +1,1 @@
+"""The native engine: whole Programs as machine code, through LLVM. llvmlite is loaded when something is compiled."""

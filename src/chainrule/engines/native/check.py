@@ -1,0 +1,204 @@
+"""Proof that a plan is sound, before any code is written from it: a wrong plan gives wrong numbers without a word.
+
+Every value that is read was made before, in the same kernel or stored by an earlier one; every operand is one that its
+kernel can index; no view leaves its memory; no memory is written while somebody still reads what was there; and nothing
+that can fail comes after state was overwritten.
+"""
+
+from collections.abc import Iterator
+
+from chainrule.engines.native.plan import FIRST, NativePlan, PlannedKernel
+from chainrule.engines.native.storage import DENSE
+from chainrule.errors import CompileError
+from chainrule.passes.copies import ALONG_AN_AXIS, IN_ORDER, matrix
+from chainrule.passes.grouping import Kernel, Level
+from chainrule.passes.in_place import may_fail
+from chainrule.passes.views import View, in_memory, is_lookup
+from chainrule.primitives import contract
+
+FOREVER = 1 << 60
+
+
+def verify_plan(plan: NativePlan) -> NativePlan:
+    """Check everything that the writers of code rely on; CompileError names what is wrong. Returns the plan."""
+    for problem in _problems(plan):
+        raise CompileError(f"The plan of {plan.program.name} is wrong: {problem}. This is a mistake of chainrule's.")
+    return plan
+
+
+def _problems(plan: NativePlan) -> Iterator[str]:
+    yield from _views(plan)
+    yield from _values(plan)
+    for planned in plan.kernels:
+        yield from _operands(plan, planned)
+        yield from _panels(plan, planned)
+    yield from _guard(plan)
+    yield from _memory(plan)
+
+
+def _views(plan: NativePlan) -> Iterator[str]:
+    """Every element of a view is an element of its base."""
+    nodes = plan.grouping.nodes
+    for i, view in enumerate(plan.grouping.views):
+        if 0 in view.shape or not in_memory(nodes[view.base]):
+            continue
+        steps = [(n - 1) * stride for n, stride in zip(view.shape, view.strides, strict=True)]
+        first = view.offset + sum(step for step in steps if step < 0)
+        last = view.offset + sum(step for step in steps if step > 0)
+        if first < 0 or last >= nodes[view.base].size:
+            yield f"the view %{i} reads elements {first} to {last} of %{view.base}, which has {nodes[view.base].size}"
+
+
+def _values(plan: NativePlan) -> Iterator[str]:
+    """Each value is stored once, and before it is read."""
+    grouping, stored = plan.grouping, set[int]()
+    for planned in plan.kernels:
+        members = set[int]()
+        for n in planned.kernel.nodes:
+            for x in grouping.bases(n):
+                if in_memory(grouping.nodes[x]) and x not in members and x not in planned.kernel.inputs:
+                    yield f"{planned.name} has no %{x} for %{n}"
+            members.add(n)
+        for x in planned.kernel.inputs:
+            if grouping.computed(x) and x not in stored:
+                yield f"{planned.name} reads %{x}, which nobody has stored"
+        for x in planned.kernel.outputs:
+            if x in stored or x not in members:
+                yield f"{planned.name} stores %{x}, which is stored already or not computed there"
+            stored.add(x)
+    for out in plan.program.outputs:
+        node, view = grouping.nodes[out.node], grouping.views[out.node]
+        if node.size and (view.base not in stored or not view.dense or grouping.nodes[view.base].size != node.size):
+            yield f"the output {out.name} is not stored as it is to come out"
+
+
+# -- operands
+
+
+def _operands(plan: NativePlan, planned: PlannedKernel) -> Iterator[str]:
+    """Each operand of a kernel can be found there."""
+    grouping, kernel = plan.grouping, planned.kernel
+    members = set(kernel.nodes)
+    for n in kernel.nodes:
+        node = grouping.nodes[n]
+        for k, view in enumerate(grouping.views[x] for x in node.inputs):
+            if is_lookup(grouping.nodes, node) and k == 0 and kernel.kind != "single":
+                fits = view.base not in members
+            elif node.primitive is contract.matmul:
+                fits = view.base not in members and matrix(view) is not None
+            elif kernel.kind == "single":
+                ordered = node.primitive.kind in IN_ORDER or node.primitive.name in ALONG_AN_AXIS
+                fits = not ordered or view.dense
+            elif view.base in members:
+                fits = _member_fits(plan, kernel, n, view)
+            else:
+                fits = grouping.blocks(kernel, _reading_level(plan, kernel, n), view) is not None
+            if not fits:
+                yield f"{planned.name} ({kernel}) cannot read {view} for %{n} ({node.primitive.name})"
+
+
+def _reading_level(plan: NativePlan, kernel: Kernel, n: int) -> Level:
+    level = plan.grouping.level(kernel, n) or "full"
+    return "full" if plan.grouping.reduces(n) else level
+
+
+def _member_fits(plan: NativePlan, kernel: Kernel, n: int, view: View) -> bool:
+    """Whether an operand computed in the same kernel is met element by element, or as the value of a row."""
+    grouping = plan.grouping
+    of_x, level = grouping.level(kernel, view.base), _reading_level(plan, kernel, n)
+    if view.dense and (of_x == level or 1 in kernel.sizes):
+        return grouping.nodes[view.base].size == _size(view)
+    if of_x != "row" or level != "full":
+        return False
+    blocks = grouping.blocks(kernel, "full", view)
+    rows, columns = kernel.sizes
+    return blocks is not None and blocks[0] in ([], [(rows, 1)]) and blocks[1] in ([], [(columns, 0)])
+
+
+def _size(view: View) -> int:
+    result = 1
+    for n in view.shape:
+        result *= n
+    return result
+
+
+def _panels(plan: NativePlan, planned: PlannedKernel) -> Iterator[str]:
+    """Values in panels are met by products as right operands, and by kernels whose full values all lie alike."""
+    grouping, kernel = plan.grouping, planned.kernel
+    touched = [x for x in [*kernel.inputs, *kernel.outputs] if plan.storage.get(x, DENSE).panel]
+    if not touched:
+        return
+    if planned.form not in ("flat", "contract"):
+        yield f"{planned.name} ({planned.form}) meets %{touched[0]} in panels"
+    product = [n for n in kernel.nodes if grouping.nodes[n].primitive is contract.matmul]
+    right = {grouping.views[grouping.nodes[n].inputs[1]].base for n in product}
+    left = {grouping.views[grouping.nodes[n].inputs[0]].base for n in product}
+    met = {v.base for n in kernel.nodes if n not in product for v in grouping.operands(n)} | set(kernel.outputs)
+    alike = {plan.storage.get(x, DENSE) for x in met if x in plan.places and grouping.nodes[x].size > 1}
+    if left & set(touched) or (met & set(touched) and len(alike) > 1):
+        yield f"{planned.name} meets values in panels beside others"
+    if not set(touched) <= right | met:
+        yield f"{planned.name} reads panels in another way than it can"
+
+
+# -- memory
+
+
+def _guard(plan: NativePlan) -> Iterator[str]:
+    """What can fail comes first: nothing that fails is behind the place where errors are looked for."""
+    guard = plan.schedule.guard
+    for i, planned in enumerate(plan.kernels):
+        if i >= guard and any(may_fail(plan.grouping, n) for n in planned.kernel.nodes):
+            yield f"{planned.name} may fail after errors were looked for"
+        for x in planned.kernel.outputs:
+            if i < guard and x in plan.schedule.in_place:
+                yield f"{planned.name} overwrites state before errors were looked for"
+
+
+def _memory(plan: NativePlan) -> Iterator[str]:
+    """Memory is written only where no value lies that somebody still reads."""
+    alive: list[tuple[int, int, int, int, int]] = []  # (first kernel, last kernel, from, to, node)
+    order, grouping = plan.schedule, plan.grouping
+    reads = {x: i for i, k in enumerate(plan.kernels) for x in k.kernel.inputs}
+    writes = {x: i for i, k in enumerate(plan.kernels) for x in k.kernel.outputs}
+    kept = {grouping.views[out.node].base for out in plan.program.outputs}
+    replaced = {old: new for new, old in order.in_place.items()}
+    for x, place in plan.places.items():
+        if place.external is not None or plan.sizes[x] == 0:
+            continue
+        first, last = writes.get(x, -1), FOREVER if x in kept else reads.get(x, writes.get(x, -1))
+        if x not in writes:
+            last = writes[replaced[x]] - 1 if x in replaced else FOREVER
+            if x in replaced:
+                yield from _overwritten(plan, x, replaced[x], reads.get(x, -1), writes[replaced[x]])
+        elements = plan.storage.get(x, DENSE).elements(grouping.nodes[x].shape)
+        if plan.sizes[x] < elements * grouping.nodes[x].dtype.itemsize:
+            yield f"%{x} has too little memory"
+        if place.offset < FIRST or place.offset + plan.sizes[x] > plan.arena_bytes:
+            yield f"%{x} lies outside of the arena"
+        alive.append((first, last, place.offset, place.offset + plan.sizes[x], x))
+    alive.sort(key=lambda part: part[2])
+    open_parts: list[tuple[int, int, int, int, int]] = []
+    for part in alive:
+        open_parts = [other for other in open_parts if other[3] > part[2]]
+        for other in open_parts:
+            if part[0] <= other[1] and other[0] <= part[1]:
+                yield f"%{other[4]} and %{part[4]} are alive at once in the same memory"
+        open_parts.append(part)
+
+
+def _overwritten(plan: NativePlan, old: int, new: int, last: int, writer: int) -> Iterator[str]:
+    """An old value may be read up to the kernel that overwrites it, and there only where the new one is written."""
+    if plan.places[old] != plan.places[new] or plan.storage.get(old, DENSE) != plan.storage.get(new, DENSE):
+        yield f"%{new} does not lie where %{old} does"
+    if last > writer:
+        yield f"%{old} is read after %{new} was written over it"
+    grouping, kernel = plan.grouping, plan.kernels[writer].kernel
+    level = grouping.level(kernel, new)
+    for n in kernel.nodes:
+        for k, view in enumerate(grouping.views[x] for x in grouping.nodes[n].inputs):
+            if view.base == old:
+                table = k == 0 and is_lookup(grouping.nodes, grouping.nodes[n])
+                same = view.dense and grouping.elementwise(n) and grouping.level(kernel, n) == level
+                if table or not same or kernel.kind == "single":
+                    yield f"{plan.kernels[writer].name} overwrites %{old} before %{n} has read it"

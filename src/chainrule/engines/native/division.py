@@ -1,0 +1,45 @@
+"""How the work of a kernel is cut into units, which threads share: thread t of n takes units [t·u/n, (t+1)·u/n)."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Rows:
+    """`count` units of neighbouring rows: unit u begins at row u · size + min(u, larger)."""
+
+    count: int
+    size: int
+    larger: int
+
+
+@dataclass(frozen=True)
+class Columns:
+    """`count` units of `width` neighbouring columns, of which the last may reach past the end."""
+
+    count: int
+    width: int
+
+
+@dataclass(frozen=True)
+class Batches:
+    """`count` units of one matrix each."""
+
+    count: int
+
+
+Division = Rows | Columns | Batches
+
+
+@dataclass(frozen=True)
+class Single:
+    """The first thread does it all."""
+
+
+@dataclass(frozen=True)
+class Flat:
+    """`count` vectors of one flat memory."""
+
+    count: int
+
+
+Share = Division | Single | Flat

@@ -1,0 +1,377 @@
+"""The plan of a Program: kernels in order, storages, tiles, the shares of the threads, memory, barriers."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from mmap import PAGESIZE
+
+from chainrule.engines.native import narrow, sorting
+from chainrule.engines.native.columns import group_of
+from chainrule.engines.native.division import Batches, Columns, Flat, Rows, Share, Single
+from chainrule.engines.native.evaluate import Place, lanes_of
+from chainrule.engines.native.host import Host
+from chainrule.engines.native.rows import scratch_bytes
+from chainrule.engines.native.singles import division_of_single
+from chainrule.engines.native.storage import DENSE, Storage, contraction_of, product_of, storages
+from chainrule.engines.native.tiles import Plan as TilePlan
+from chainrule.engines.native.tiles import choose
+from chainrule.passes.grouping import Grouping, Kernel
+from chainrule.passes.in_place import Schedule, schedule
+from chainrule.passes.views import in_memory, is_lookup
+from chainrule.primitives import contract
+from chainrule.program.program import CONSTANT, Program
+
+ALIGNMENT = 64
+ERROR_RECORD = 0  # the arena begins with (code, value, node, step) of an error and a flag that stops the steps
+STOP = 64
+WATCH = 72
+FIRST = 128
+SMALL = 4096  # elements: a kernel over fewer is not worth sharing out when its neighbours are not
+
+
+Chooser = Callable[..., TilePlan]  # (contraction, host, once) -> how to compute it
+
+
+@dataclass(eq=False)
+class PlannedKernel:
+    """A kernel with all that its emission needs to know."""
+
+    kernel: Kernel
+    name: str
+    lanes: int
+    form: str  # contract, rows, flat, narrow, columns, single
+    share: Share
+    tiles: TilePlan | None = None
+    result: int = -1  # of a contraction: the output that its partial sums are kept in
+    turned: bool = False  # a contraction that is computed transposed
+    barrier: bool = False  # before it
+    scratch_bytes: int = 0
+    elements: int = 0  # of a flat kernel, padding included
+
+
+@dataclass(eq=False)
+class NativePlan:
+    """Everything that is decided before code is written."""
+
+    program: Program
+    grouping: Grouping
+    schedule: Schedule
+    host: Host
+    held: tuple[int, ...]
+    storage: dict[int, Storage]
+    choose: Chooser
+    kernels: list[PlannedKernel] = field(default_factory=list)
+    places: dict[int, Place] = field(default_factory=dict)
+    sizes: dict[int, int] = field(default_factory=dict)  # bytes of each place in the arena
+    arena_bytes: int = 0
+    state_bytes: int = 0
+    guarded: bool = False  # for tests: every value ends where a page begins that nobody may touch
+    guards: list[int] = field(default_factory=list)  # where these pages begin
+
+    @property
+    def scratch_bytes(self) -> int:
+        """Scratch memory of a thread."""
+        return _up(max([k.scratch_bytes for k in self.kernels], default=0), 4096) + 256
+
+    @property
+    def work(self) -> float:
+        """About how many microseconds a step takes on one thread."""
+        nodes = self.grouping.nodes
+        products = elements = 0
+        for planned in self.kernels:
+            for n in planned.kernel.nodes:
+                if nodes[n].primitive is contract.matmul:
+                    products += nodes[n].size * nodes[nodes[n].inputs[0]].shape[-1]
+                else:
+                    elements += nodes[n].size
+        vectors = self.host.lanes(4)
+        return products / (vectors * 5e3) + elements / (vectors * 1e3)
+
+    @property
+    def passed(self) -> list[int]:
+        """The inputs that come with each step, in order: their pointers stand in the table."""
+        return [i for i in self.program.inputs if i not in self.held]
+
+    @property
+    def results(self) -> list[int]:
+        """The nodes of the outputs that are no state."""
+        return [self.grouping.views[out.node].base for out in self.program.outputs if out.updates is None]
+
+
+def make_plan(
+    program: Program, held: tuple[int, ...], host: Host, choose: Chooser = choose, guarded: bool = False
+) -> NativePlan:
+    """Plan a Program. `held`: the input nodes that stay in the arena. `guarded`: see NativePlan."""
+    grouping = Grouping(program)
+    order = schedule(grouping)
+    found = storages(grouping, order, set(held), partial(choose, host=host))
+    plan = NativePlan(program, grouping, order, host, held, found, choose, guarded=guarded)
+    for i, kernel in enumerate(order.kernels):
+        plan.kernels.append(_planned(plan, kernel, f"k{i}"))
+    _divide_rows(plan)
+    _memory(plan)
+    _barriers(plan)
+    return plan
+
+
+def _planned(plan: NativePlan, kernel: Kernel, name: str) -> PlannedKernel:
+    grouping = plan.grouping
+    lanes = lanes_of(grouping, kernel, plan.host)
+    if kernel.kind == "contract":
+        return _planned_contraction(plan, kernel, name)
+    if kernel.kind == "columns":
+        stack, _, columns = kernel.sizes
+        vectors = -(-columns // lanes)
+        group = group_of(columns, lanes)
+        share: Share = Columns(-(-vectors // group), group * lanes) if stack == 1 else Batches(stack)
+        return PlannedKernel(kernel, name, lanes, "columns", share)
+    if kernel.kind == "single":
+        scratch = sorting.scratch_bytes(grouping, kernel)
+        return PlannedKernel(kernel, name, lanes, "single", division_of_single(grouping, kernel), scratch_bytes=scratch)
+    if kernel.sizes == (1, 1):
+        return PlannedKernel(kernel, name, 1, "rows", Single())
+    if _flat(plan, kernel):
+        elements = plan.storage.get(kernel.outputs[0], DENSE).elements(grouping.nodes[kernel.outputs[0]].shape)
+        return PlannedKernel(kernel, name, lanes, "flat", Flat(-(-elements // lanes)), elements=elements)
+    if narrow.fits(grouping, kernel, lanes):
+        return PlannedKernel(kernel, name, lanes, "narrow", Rows(-(-kernel.sizes[0] // lanes), lanes, 0))
+    share = Single() if kernel.sizes[0] == 1 else Rows(kernel.sizes[0], 1, 0)
+    scratch = scratch_bytes(grouping, kernel, lanes)
+    return PlannedKernel(kernel, name, lanes, "rows", share, scratch_bytes=scratch)
+
+
+def _flat(plan: NativePlan, kernel: Kernel) -> bool:
+    """Whether every operand is a flat memory like the outputs, or one number."""
+    grouping = plan.grouping
+    if not all(grouping.elementwise(n) and grouping.nodes[n].size == kernel.size for n in kernel.nodes):
+        return False
+    members = set(kernel.nodes)
+    for n in kernel.nodes:
+        for view in grouping.operands(n):
+            if view.base in members or (
+                grouping.nodes[view.base].size == 1 and grouping.nodes[view.base].primitive.name != "iota"
+            ):
+                continue
+            if not view.dense or grouping.nodes[view.base].size != kernel.size:
+                return False
+            if grouping.nodes[view.base].primitive.name == "iota":
+                return False
+    return True
+
+
+def _planned_contraction(plan: NativePlan, kernel: Kernel, name: str) -> PlannedKernel:
+    grouping = plan.grouping
+    n = product_of(grouping, kernel)
+    assert n is not None
+    node = grouping.nodes[n]
+    full = [x for x in kernel.outputs if grouping.nodes[x].size == kernel.size]
+    fitting = [x for x in full if grouping.nodes[x].dtype == node.dtype]
+    result = (fitting or full)[0]
+    storage = plan.storage.get(result, DENSE)
+    contraction = contraction_of(grouping, n, plan.storage, storage)
+    once = not fitting or any(x in plan.schedule.in_place for x in kernel.outputs)
+    tiles = plan.choose(contraction, plan.host, once)
+    return PlannedKernel(
+        kernel,
+        name,
+        tiles.lanes,
+        "contract",
+        tiles.division,
+        tiles,
+        result,
+        storage.turned,
+        scratch_bytes=tiles.scratch_bytes,
+    )
+
+
+def _divide_rows(plan: NativePlan) -> None:
+    """A row kernel takes over the cut of the kernel that makes its operand: each thread then finds what it wrote."""
+    home = {n: k for k in plan.kernels for n in k.kernel.outputs}
+    for planned in plan.kernels:
+        if planned.form != "rows" or not isinstance(planned.share, Rows):
+            continue
+        for x in planned.kernel.inputs:
+            source = home.get(x)
+            if source is None or source.turned or not isinstance(source.share, Rows):
+                continue
+            rows = planned.kernel.sizes[0]
+            if _cut(source.share) == rows and plan.grouping.nodes[x].size % rows == 0:
+                planned.share = source.share
+                break
+
+
+def _cut(rows: Rows) -> int:
+    """How many rows a division cuts."""
+    return rows.count * rows.size + rows.larger
+
+
+# -- memory
+
+
+def _up(n: int, multiple: int) -> int:
+    return -(-n // multiple) * multiple
+
+
+def bytes_of(plan: NativePlan, x: int) -> int:
+    """The memory of a value, rounded up to whole cache lines; exact where it is guarded."""
+    node = plan.grouping.nodes[x]
+    elements = plan.storage.get(x, DENSE).elements(node.shape)
+    return _up(max(elements, 1) * node.dtype.itemsize, 1 if plan.guarded else ALIGNMENT)
+
+
+def _put(plan: NativePlan, x: int, at: int) -> int:
+    """Give a value memory from `at` on. Where it ends, or where the page behind it does."""
+    size = bytes_of(plan, x)
+    end = at + size
+    if plan.guarded:
+        end = at + _up(size, PAGESIZE)
+        plan.guards.append(end)
+    plan.places[x], plan.sizes[x] = Place(end - size), size
+    return end + PAGESIZE if plan.guarded else end
+
+
+def _memory(plan: NativePlan) -> None:
+    """State first, then constants, then temporaries, which share memory where their lives do not overlap."""
+    nodes, order = plan.grouping.nodes, plan.schedule
+    at = _up(FIRST, PAGESIZE) if plan.guarded else FIRST
+
+    def put(x: int) -> None:
+        nonlocal at
+        at = _put(plan, x, at)
+
+    for k, x in enumerate(plan.passed):
+        plan.places[x] = Place(0, k)
+    for x in plan.held:
+        put(x)
+    for new, old in order.in_place.items():
+        plan.places[new], plan.sizes[new] = plan.places[old], plan.sizes[old]
+    for new in order.copied:
+        put(new)
+    plan.state_bytes = at
+    for x in plan.results:
+        if x not in plan.places and nodes[x].size == 0:
+            plan.places[x], plan.sizes[x] = Place(FIRST), 0
+    for kernel in order.kernels:
+        for x in kernel.inputs:
+            if nodes[x].primitive is CONSTANT and in_memory(nodes[x]) and x not in plan.places:
+                put(x)
+    if plan.guarded:
+        for x in [x for k in order.kernels for x in k.outputs if x not in plan.places]:
+            put(x)
+    else:
+        at = _temporaries(plan, _up(at, 4096))
+    plan.arena_bytes = at + ALIGNMENT
+
+
+def _temporaries(plan: NativePlan, start: int) -> int:
+    """First fit by the order of kernels. The end of the memory used."""
+    kernels, results = plan.schedule.kernels, set(plan.results)
+    last: dict[int, int] = {}
+    for i, kernel in enumerate(kernels):
+        for x in kernel.inputs:
+            last[x] = i
+    end = start
+    alive: list[tuple[int, int, int]] = []  # (last kernel, from, to)
+    for i, kernel in enumerate(kernels):
+        alive = [part for part in alive if part[0] >= i]
+        for x in kernel.outputs:
+            if x in plan.places:
+                continue
+            size, at = bytes_of(plan, x), start
+            for _, lo, hi in sorted(alive, key=lambda part: part[1]):
+                if at + size <= lo:
+                    break
+                at = max(at, hi)
+            plan.places[x], plan.sizes[x] = Place(at), size
+            alive.append((1 << 60 if x in results else last.get(x, i), at, at + size))
+            end = max(end, at + size)
+    return end
+
+
+# -- barriers
+
+
+@dataclass(frozen=True)
+class Touch:
+    """A range of memory that a kernel reads or writes. `own`: each thread touches only its part, cut this way."""
+
+    lo: int
+    hi: int
+    writes: bool
+    own: object
+
+
+def _touches(plan: NativePlan, planned: PlannedKernel) -> list[Touch]:
+    grouping, kernel = plan.grouping, planned.kernel
+    found = []
+    for x in kernel.outputs:
+        place = plan.places[x]
+        found.append(Touch(place.offset, place.offset + plan.sizes[x], True, _own(plan, planned, x, True)))
+    for x in kernel.inputs:
+        place = plan.places[x]
+        if place.external is None and grouping.nodes[x].primitive is not CONSTANT:
+            found.append(Touch(place.offset, place.offset + plan.sizes[x], False, _own(plan, planned, x, False)))
+    return found
+
+
+def _own(plan: NativePlan, planned: PlannedKernel, x: int, writes: bool) -> object:
+    """What tells which part of `x` a thread touches, by its units alone; None: it may touch any part."""
+    share, kernel, node = planned.share, planned.kernel, plan.grouping.nodes[x]
+    if isinstance(share, Single):
+        return "the first thread"
+    if isinstance(share, Flat):
+        return (share, planned.lanes, node.size) if writes or node.size > 1 else None
+    if planned.form == "single":
+        return None
+    batch = kernel.sizes[0] if len(kernel.sizes) == 3 else 1
+    mark = (share, node.size, batch)
+    if writes:
+        return mark
+    for n in kernel.nodes:
+        for k, y in enumerate(plan.grouping.nodes[n].inputs):
+            if plan.grouping.views[y].base == x and not _own_read(plan, planned, n, k):
+                return None
+    return mark
+
+
+def _own_read(plan: NativePlan, planned: PlannedKernel, n: int, k: int) -> bool:
+    """Whether a thread reads of operand `k` of node `n` only what belongs to its units."""
+    grouping, kernel, share = plan.grouping, planned.kernel, planned.share
+    node, view = grouping.nodes[n], grouping.views[grouping.nodes[n].inputs[k]]
+    size = grouping.nodes[view.base].size
+    if not view.dense:
+        panel = node.primitive is contract.matmul and view.base in plan.storage
+        return panel and k == 1 and isinstance(share, Columns) and not planned.turned and _straight(planned)
+    if node.primitive is contract.matmul:
+        if planned.turned or node.ndim != 2:
+            return False
+        return isinstance(share, Rows) if k == 0 else isinstance(share, Columns) and _straight(planned)
+    if is_lookup(grouping.nodes, node) and k == 0:
+        return False
+    of_rows = kernel.kind == "rows" and isinstance(share, Rows) and size == kernel.sizes[0]
+    return size == kernel.size or of_rows
+
+
+def _straight(planned: PlannedKernel) -> bool:
+    return planned.tiles is not None and planned.tiles.contraction.b_straight
+
+
+def _barriers(plan: NativePlan) -> None:
+    """A barrier goes where memory overlaps, one side writes, and threads do not keep to parts cut alike.
+
+    Between two steps there is one in any case.
+    """
+    since: list[Touch] = []
+    for i, planned in enumerate(plan.kernels):
+        touches = _touches(plan, planned)
+        guarded = i == plan.schedule.guard and i > 0
+        if guarded or any(_clash(a, b) for a in touches for b in since):
+            planned.barrier = True
+            since = []
+        since += touches
+
+
+def _clash(a: Touch, b: Touch) -> bool:
+    if not (a.writes or b.writes) or a.hi <= b.lo or b.hi <= a.lo:
+        return False
+    return a.own is None or b.own is None or (a.own, a.lo, a.hi) != (b.own, b.lo, b.hi)

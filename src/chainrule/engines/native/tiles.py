@@ -1,0 +1,274 @@
+"""What a contraction is, and the plan by which it is computed: register tile, cache blocks, packing, division.
+
+The ideas are those of K. Goto and R. van de Geijn, "Anatomy of High-Performance Matrix Multiplication" (2008): a tile
+of C stays in registers while A is broadcast and B streams past as vectors; panels of B and blocks of A are sized for
+the caches. Rows are cut into tiles of two near-equal heights, so there is no slow remainder.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from math import gcd
+
+from chainrule import dtypes
+from chainrule.engines.native.division import Batches, Columns, Division, Rows
+from chainrule.engines.native.host import Host
+
+UNROLL = 4
+"""The most steps of k in one turn of the inner loop."""
+MAX_ROWS = 24
+MAX_VECTORS = 8
+
+
+@dataclass(frozen=True)
+class Contraction:
+    """C[b, i, j] = Σ over k of A[b, i, k] · B[b, k, j]: sizes, and where elements lie, in elements from each start.
+
+    A[b, i, k] is at b · a_batch + i · a_row + k · a_depth, and so on; C's columns are neighbours. One stride of A and
+    one of B must be 1 (a stride along an extent of 1 does not count). A batch stride of 0 repeats the same matrix.
+
+    `b_panel`: B lies in panels of so many columns, zero-padded: with b_column = 1, B[k, j] is at
+    (j // b_panel · depth + k) · b_panel + j % b_panel. With b_depth = 1, B is the transpose of a matrix in such panels:
+    B[k, j] is at (k // b_panel · columns + j) · b_panel + k % b_panel. `c_panel`: C is written in panels likewise,
+    C[i, j] at (j // c_panel · rows + i) · c_panel + j % c_panel, padding included. Panels are whole vectors wide.
+    """
+
+    rows: int
+    columns: int
+    depth: int
+    a_row: int
+    b_depth: int
+    c_row: int
+    a_depth: int = 1
+    b_column: int = 1
+    batch: int = 1
+    a_batch: int = 0
+    b_batch: int = 0
+    c_batch: int = 0
+    b_panel: int = 0
+    c_panel: int = 0
+    dtype: dtypes.DType = dtypes.float32
+
+    def __post_init__(self) -> None:
+        if min(self.rows, self.columns, self.depth, self.batch) < 0:
+            raise ValueError(f"a contraction of negative size: {self}")
+        if not (self.a_by_depth or self.a_by_row):
+            raise ValueError(f"A has no stride of 1: a_row={self.a_row}, a_depth={self.a_depth}")
+        if not (self.b_straight or self.b_depth == 1 or self.depth <= 1):
+            raise ValueError(f"B has no stride of 1: b_depth={self.b_depth}, b_column={self.b_column}")
+        if self.dtype == dtypes.bool_:
+            raise ValueError("a contraction of truth values: convert them first")
+
+    @property
+    def a_by_depth(self) -> bool:
+        """Whether neighbours along the depth are neighbours in A."""
+        return self.a_depth == 1 or self.depth <= 1
+
+    @property
+    def a_by_row(self) -> bool:
+        """Whether neighbouring rows are neighbours in A."""
+        return self.a_row == 1 or self.rows <= 1
+
+    @property
+    def b_straight(self) -> bool:
+        """Whether vectors of columns can be loaded from B as it lies; else it is transposed while it is packed."""
+        return self.b_column == 1 or (self.columns <= 1 and not self.b_panel)
+
+    @property
+    def half(self) -> bool:
+        """Whether elements are widened to float32 in registers and when packed."""
+        return self.dtype in dtypes.HALVES
+
+    @property
+    def in_registers(self) -> dtypes.DType:
+        """The dtype of accumulators and packed operands."""
+        return dtypes.float32 if self.half else self.dtype
+
+    @property
+    def empty(self) -> bool:
+        """Whether C has no elements."""
+        return 0 in (self.batch, self.rows, self.columns)
+
+    def lanes(self, host: Host) -> int:
+        """Columns in a vector. Bytes take no more lanes than float32, since epilogues convert to it."""
+        return host.lanes(max(4, self.in_registers.itemsize))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a contraction is computed. A tile: `tile_rows` rows (or one less) of `vectors` vectors of `lanes` columns."""
+
+    contraction: Contraction
+    lanes: int
+    tile_rows: int
+    vectors: int
+    depth_block: int
+    tiles_in_block: int
+    pack_a: bool
+    pack_b: bool
+    division: Division
+
+    @property
+    def width(self) -> int:
+        """Columns of a tile."""
+        return self.vectors * self.lanes
+
+    @property
+    def tiles(self) -> Rows:
+        """The rows, cut into tiles of near-equal height."""
+        rows = self.contraction.rows
+        count = -(-rows // self.tile_rows)
+        return Rows(count, rows // max(count, 1), rows % max(count, 1))
+
+    @property
+    def panels(self) -> int:
+        """Panels of columns. Those of a C in panels include all padding."""
+        c = self.contraction
+        columns = _up(c.columns, c.c_panel) if c.c_panel else c.columns
+        return -(-columns // self.width)
+
+    @property
+    def blocks(self) -> tuple[int, int, int]:
+        """The depth in blocks: how many, the length of each, and of the last."""
+        depth = self.contraction.depth
+        count = max(1, -(-depth // max(self.depth_block, 1)))
+        return count, self.depth_block, depth - (count - 1) * self.depth_block
+
+    @property
+    def scratch_b(self) -> int:
+        """Bytes for a packed panel of B; a block of A follows."""
+        size = self.contraction.in_registers.itemsize
+        return _up(max(self.blocks[1:]) * self.width * size, 64) if self.pack_b else 0
+
+    @property
+    def scratch_bytes(self) -> int:
+        """Memory that each thread needs for packing. Stores of whole vectors may run past the end of a block of A."""
+        size = self.contraction.in_registers.itemsize
+        rows = min(self.contraction.rows, self.tiles_in_block * self.tile_rows)
+        a = _up((rows * max(self.blocks[1:]) + self.lanes) * size, 64) if self.pack_a else 0
+        return self.scratch_b + a
+
+
+@lru_cache(maxsize=1024)
+def choose(contraction: Contraction, host: Host, once: bool = False, divide: type | None = None) -> Plan:
+    """The plan that costs least by the model.
+
+    `once`: nothing but final values may be written, since the epilogue reads what it overwrites: the depth stays whole.
+    `divide`: Rows, Columns or Batches, to have the work cut in this way.
+    """
+    return candidates(contraction, host, once, divide)[0]
+
+
+def candidates(contraction: Contraction, host: Host, once: bool = False, divide: type | None = None) -> list[Plan]:
+    """Plans worth timing, the most promising first. All of them give the same bits."""
+    plans = [_plan(contraction, host, once, divide, *shape) for shape in _tiles(contraction, host)]
+    plans.sort(key=lambda plan: cost(plan, host))
+    return [*plans, *(other for plan in plans[:3] for other in _packed_otherwise(plan))]
+
+
+def _packed_otherwise(plan: Plan) -> Iterator[Plan]:
+    """What a rule forbids or demands though code can be written for it."""
+    c = plan.contraction
+    if not c.half:
+        yield replace(plan, pack_a=not plan.pack_a)
+        if c.b_straight and not c.b_panel:
+            yield replace(plan, pack_b=not plan.pack_b)
+
+
+def cost(plan: Plan, host: Host) -> float:
+    """An estimate of cycles: inner loop, calls, packing, uneven threads; and each micro-kernel has to be compiled."""
+    c, tiles = plan.contraction, plan.tiles
+    vectors = -(-c.columns // plan.lanes)
+    full, rest = divmod(vectors, plan.vectors)
+    height = c.rows / max(tiles.count, 1)
+    step = full * _step(plan, host, height, plan.vectors) + (_step(plan, host, height, rest) if rest else 0)
+    calls = plan.blocks[0] * tiles.count * ((full + (rest > 0)) * 25 + vectors * height)
+    repeats = -(-tiles.count // plan.tiles_in_block)
+    packing = plan.pack_b * repeats * c.depth * vectors * (1 if c.b_straight else 5) + (
+        plan.pack_a * c.depth * c.rows / plan.lanes * (2 if c.a_by_row else 5)
+    )
+    kernels = (1 + (tiles.larger > 0)) * (1 + (rest > 0 and full > 0)) * min(plan.blocks[0], 3)
+    total = (tiles.count * step * c.depth + calls + packing) * (1 + 0.03 * (kernels - 1))
+    shared = c.batch * c.rows * c.columns * c.depth >= 1 << 17
+    return total * (_uneven(plan.division.count, host.cores) if shared else 1)
+
+
+def _step(plan: Plan, host: Host, rows: float, vectors: int) -> float:
+    """Cycles of one k in one tile: two multiply-adds at a time, each result after four cycles; two elements of A, or a
+    vector of B that crosses a line, are loaded in one. A panel of B beyond the first cache comes from the second.
+
+    Timings show that large and small tiles do equally well as long as none of these limits is hit.
+    """
+    size = plan.contraction.in_registers.itemsize
+    beyond = plan.tiles.count > 1 and plan.depth_block * vectors * plan.lanes * size > host.l1_bytes * 3 // 4
+    stream = vectors * plan.lanes * size / 40 * beyond  # bytes a cycle
+    return max(rows * vectors / 2, rows / 2 + vectors, 4, stream) + 0.2
+
+
+def _uneven(units: int, threads: int) -> float:
+    """How much longer the thread with most units takes than an equal share."""
+    return -(-units // threads) * threads / max(units, 1)
+
+
+def _tiles(c: Contraction, host: Host) -> Iterator[tuple[int, int]]:
+    """Shapes (rows, vectors) that fit the registers: the tallest, and the tallest that divides the rows evenly."""
+    lanes = c.lanes(host)
+    panel = gcd(c.b_panel if c.b_column == 1 else 0, c.c_panel)
+    if panel % lanes:
+        raise ValueError(f"panels of {panel} columns are no whole vectors of {lanes}")
+    most = min(MAX_VECTORS, max(1, -(-c.columns // lanes)))
+    for vectors in [n for n in range(1, MAX_VECTORS + 1) if panel // lanes % n == 0] if panel else range(1, most + 1):
+        rows = min((host.registers - vectors - 1) // vectors, MAX_ROWS)
+        if rows < 1:
+            continue
+        fewest = max(1, -(-c.rows // rows))
+        even = (count for count in range(fewest, 2 * fewest + 1) if c.rows % count == 0)
+        for count in dict.fromkeys((fewest, next(even, fewest))):
+            yield max(1, -(-c.rows // count)), vectors
+
+
+def _plan(c: Contraction, host: Host, once: bool, divide: type | None, tile_rows: int, vectors: int) -> Plan:
+    """Blocks, packing and division for a tile, by rule."""
+    lanes, size = c.lanes(host), c.in_registers.itemsize
+    depth_block = _depth_block(c, host, once, vectors * lanes)
+    # A block of A may come from the third cache, since its elements are used slowly; B should be packed rarely.
+    rows_in_block = 2 * host.l2_bytes // size // max(depth_block, 1)
+    tiles_in_block = max(1, rows_in_block // tile_rows)
+    tiles, all_vectors = -(-c.rows // tile_rows), -(-c.columns // lanes)
+    panels = -(-all_vectors // vectors)
+    reused = min(tiles, tiles_in_block) >= 4 and depth_block >= 16
+    pack_b = c.half or not c.b_straight or (not c.b_panel and reused and all_vectors > vectors)
+    conflict = c.a_by_depth and c.a_row * size % 1024 == 0  # rows of a tile fall into the same sets of the first cache
+    pack_a = c.half or (panels >= 4 and c.rows >= 4 and (conflict or c.rows * c.depth * size > host.l2_bytes // 2))
+    plan = Plan(c, lanes, tile_rows, vectors, depth_block, tiles_in_block, pack_a, pack_b, Rows(0, 0, 0))
+    return replace(plan, division=_divide(plan, host, divide))
+
+
+def _depth_block(c: Contraction, host: Host, once: bool, width: int) -> int:
+    """The length of the near-equal blocks of depth: a panel of B takes at most a quarter of the second cache."""
+    # Partial sums in half precision would be rounded; and a single tile uses B once, so that no cache helps.
+    if once or c.half or c.rows <= 1:
+        return c.depth
+    most = max(64, host.l2_bytes // 4 // c.in_registers.itemsize // width)
+    count = max(1, -(-c.depth // most))
+    quantum = c.b_panel if c.b_panel and not c.b_straight else 4 * UNROLL
+    return min(c.depth, _up(-(-c.depth // count), quantum))
+
+
+def _divide(plan: Plan, host: Host, divide: type | None) -> Division:
+    """Whole matrices where there are enough; else columns, so that threads keep to their part of weights; else rows."""
+    c = plan.contraction
+    if c.empty:
+        return Rows(0, 0, 0)
+    rows, columns, batches = plan.tiles, Columns(plan.panels, plan.width), Batches(c.batch)
+    for division in (rows, columns, batches):
+        if divide is type(division):
+            return division
+    within = columns if _uneven(columns.count, host.cores) <= 1.15 * _uneven(rows.count, host.cores) else rows
+    if c.batch > 1 and _uneven(c.batch, host.cores) <= 1.15 * _uneven(within.count, host.cores):
+        return batches
+    return within
+
+
+def _up(n: int, multiple: int) -> int:
+    return -(-n // multiple) * multiple
