@@ -170,4 +170,4 @@ def test_doctor_notices_when_derivatives_or_training_are_wrong(cli, monkeypatch)
     assert shown.code == 1
     assert "✗ derivatives: off by 2" in shown.out
     assert "✗ engine reference" in shown.out
-    assert "derivatives, engine reference" in shown.err
+    assert "derivatives, engine native, engine reference" in shown.err

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 import struct
 
 import numpy as np
@@ -27,7 +28,7 @@ def test_one_command_tells_the_whole_story(cli, table):
     assert lines[2] == "  split 96 / 12 / 12 (seed 0)"
     assert lines[3] == "network      5 → 64 → 64 → 1, ReLU, dropout 0.2, 4,609 parameters"
     assert lines[4].startswith("training     AdamW 0.003, weight decay 1, batch 32, at most 5 epochs")
-    assert lines[5] == "engine       reference (NumPy)"
+    assert lines[5] == "engine       native (machine code for this processor)"
     assert "stopped: all 5 epochs done; weights of epoch 5 kept" in lines
     assert [line.split()[0] for line in lines[8:12]] == ["RMSE", "train", "validation", "test"]
     assert "residuals, test: answer − truth" in lines
@@ -35,6 +36,23 @@ def test_one_command_tells_the_whole_story(cli, table):
     assert lines[-1].startswith("next: chainrule predict runs/houses-1 FILE · chainrule evaluate runs/houses-1")
     assert "epoch 5/5  loss" in shown.err
     assert "\x1b" not in shown.out + shown.err  # no colours where there is no terminal
+
+
+def test_native_training_says_what_it_runs_on_and_how_fast(cli):
+    shown = cli("train", "iris", "--epochs", 3, "--engine", "native", "--threads", 2)
+    assert shown.code == 0, shown.err
+    assert "engine       native (machine code for this processor)" in shown.out.splitlines()
+    assert "2 threads; " in shown.err.splitlines()[0]
+    assert re.search(r"^run .*\(3 epochs in .*, .* rows/s\)$", shown.out, re.MULTILINE)
+    value = json.loads(cli("train", "iris", "--epochs", 3, "--engine", "native", "--json").out)
+    assert " kernels in " in value["device"]
+    assert value["rows_per_second"] > 0
+
+
+def test_threads_belong_to_the_native_engine(cli):
+    shown = cli("train", "iris", "--engine", "reference", "--threads", 2)
+    assert shown.code != 0
+    assert "the reference engine has nothing to choose" in shown.err
 
 
 def test_quiet_shows_results_only(cli):

@@ -35,14 +35,14 @@ def test_train_from_python(tmp_path):
     assert "train_from_python.py:" in result["program"]
 
 
-def test_the_two_styles_of_a_loop_are_the_same_to_the_bit():
+def test_the_styles_of_a_loop_are_the_same():
     example = load("custom_training_loop")
     (first, losses), *others = example.main(epochs=8).values()
     assert losses[-1] < losses[0] / 2
     for model, values in others:
-        assert values == losses
+        np.testing.assert_allclose(values, losses, rtol=1e-4)
         for (name, a), (_, b) in zip(first.named_parameters(), model.named_parameters(), strict=True):
-            np.testing.assert_array_equal(np.asarray(a), np.asarray(b), err_msg=name)
+            np.testing.assert_allclose(np.asarray(a), np.asarray(b), rtol=1e-3, atol=1e-4, err_msg=name)
     assert example.accuracy(first) > 0.95
 
 

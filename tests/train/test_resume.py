@@ -16,9 +16,8 @@ import pytest
 import chainrule as cr
 from chainrule import losses, nn, optim
 from chainrule.errors import CheckpointError, ConfigError, StateError
-from chainrule.train import Callback, Interrupted, fit, load_weights, resume, stop
+from chainrule.train import Callback, Interrupted, evaluation, fit, load_weights, resume, stop
 from chainrule.train.checkpoint import list_checkpoints
-from chainrule.train.steps import Steps
 from chainrule.train.store import Run
 
 RNG = np.random.default_rng(0)
@@ -172,15 +171,15 @@ def test_an_interruption_during_evaluation_is_one_too(tmp_path, monkeypatch):
     parts = plain()
     expected = outcome(parts, fit(**parts, **SETTINGS))
     parts, calls = plain(), []
-    original = Steps.evaluate
+    original = evaluation._evaluated
 
-    def interrupting(self, model, batch):
+    def interrupting(*arguments):
         calls.append(1)
         if len(calls) == 3:
             os.kill(os.getpid(), signal.SIGINT)
-        return original(self, model, batch)
+        return original(*arguments)
 
-    monkeypatch.setattr("chainrule.train.steps.Steps.evaluate", interrupting)
+    monkeypatch.setattr(evaluation, "_evaluated", interrupting)
     with pytest.raises(Interrupted):
         fit(**parts, **SETTINGS, run_dir=tmp_path / "run", callbacks=[Break()])
     step = Run.open(tmp_path / "run").load().step

@@ -58,6 +58,7 @@ def find_lr(
         batch_size=recipe.batch_size,
         seed=options.seed,
         engine=training.engine,
+        threads=training.threads,
         class_weight="balanced" if training.class_weight == "balanced" else None,
         clip_norm=training.clip_norm,
     )

@@ -22,7 +22,7 @@ from chainrule.cli.checks import (
     words,
 )
 from chainrule.cli.config import take_file
-from chainrule.engines import ENGINES
+from chainrule.engines import DEFAULT_ENGINE, ENGINES
 
 ACTIVATIONS = ("relu", "leaky_relu", "elu", "selu", "gelu", "silu", "mish", "softplus", "tanh", "sigmoid", "none")
 NORMS = ("none", "batch", "layer")
@@ -186,5 +186,8 @@ class TrainingOptions:
         help="How often a checkpoint is written: 30 s, 5 min, or 500 steps.")] = "30 s"
     engine: Annotated[str, of_run(
         "--engine", metavar="NAME", **words("engine", tuple(ENGINES)), help=f"What computes: {', '.join(ENGINES)}.",
-    )] = "reference"
+    )] = DEFAULT_ENGINE
+    threads: Annotated[int | None, of_run(
+        "--threads", metavar="NUMBER", parser=whole(1), show_default="by the network and the cores",
+        help="Threads of the native engine; results do not depend on them.")] = None
 # fmt: on

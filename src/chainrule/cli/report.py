@@ -14,6 +14,7 @@ from chainrule.data.findings import counted
 from chainrule.errors import ChainruleError
 from chainrule.train.files import atomic_write
 from chainrule.train.fit import FitResult
+from chainrule.train.progress import rate
 from chainrule.train.setup import find_progress
 from chainrule.train.store import Run
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from chainrule.data import Prepared
 
 MOST_NOTES = 12
-ENGINE_TITLES = {"reference": "reference (NumPy)"}
+ENGINE_TITLES = {"reference": "reference (NumPy)", "native": "native (machine code for this processor)"}
 
 
 class Interruption(ChainruleError):
@@ -96,6 +97,8 @@ class Outcome:
             "steps": r.steps,
             "best_epoch": r.best_epoch,
             "seconds": r.seconds,
+            "rows_per_second": r.rows_per_second,
+            "device": r.device,
             "scores": self.scores,
             "notes": list(self.prepared.notes),
         }
@@ -112,7 +115,8 @@ class Outcome:
         kept = f"; weights of epoch {r.best_epoch} kept" if r.best_epoch else ""
         display.say(f"stopped: {r.reason}{kept}")
         show(self.parts, self.scores, self.prepared.preparation)
-        display.field("run", f"{r.run}   ({counted(r.epochs, 'epoch')} in {display.duration(r.seconds)})")
+        speed = f", {rate(r.rows_per_second)} rows/s" if r.rows_per_second else ""
+        display.field("run", f"{r.run}   ({counted(r.epochs, 'epoch')} in {display.duration(r.seconds)}{speed})")
         if not quiet:
             name = shlex.quote(str(r.run))
             display.say()

@@ -134,6 +134,7 @@ def settings(recipe: Recipe, seed: int) -> Settings:
         clip_norm=o.clip_norm,
         class_weight="balanced" if o.class_weight == "balanced" else None,
         checkpoint_every=o.checkpoint_every,
+        threads=o.threads,
     )
 
 

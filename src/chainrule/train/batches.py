@@ -41,12 +41,16 @@ class Data:
     def gather(self, rows: np.ndarray | slice, dtype: dtypes.DType) -> Batch:
         """The given rows, floating-point numbers as `dtype`."""
         numbers = np.arange(self.rows)[rows] if isinstance(rows, slice) else rows
-        x, y, weight = (_map(lambda a, _: _converted(a[rows], dtype), part) for part in (self.x, self.y, self.weight))
+        x, y, weight = (_map(lambda a, _: converted(a[rows], dtype), part) for part in (self.x, self.y, self.weight))
         return Batch(x, y, weight, numbers)
 
     def in_order(self, size: int, dtype: dtypes.DType) -> Iterator[Batch]:
         """All rows in batches of `size`, as they stand."""
         return (self.gather(slice(i, min(i + size, self.rows)), dtype) for i in range(0, self.rows, size))
+
+    def targets(self, rows: np.ndarray, dtype: dtypes.DType) -> Any:
+        """What the outputs for these rows should be: without targets the input."""
+        return _map(lambda a, _: converted(a[rows], dtype), self.x if self.y is None else self.y)
 
     def fingerprint(self) -> str:
         """A digest of shapes, dtypes and up to 256 rows from all over the data: other data have another one."""
@@ -75,8 +79,10 @@ def row_order(seed: int, epoch: int, rows: int, shuffle: bool = True) -> np.ndar
     if not shuffle:
         return np.arange(rows)
     # The raw bits are used, not Generator.permutation, whose result NumPy may change from one version to the next.
-    drawn = np.random.Philox(key=np.array([seed, epoch], np.uint64)).random_raw(rows)
-    return np.argsort(np.asarray(drawn), kind="stable")
+    drawn = np.asarray(np.random.Philox(key=np.array([seed, epoch], np.uint64)).random_raw(rows))
+    order = np.argsort(drawn)  # several times as fast as a stable sort, and the same unless two rows drew the same
+    ordered = drawn[order]
+    return np.argsort(drawn, kind="stable") if (ordered[1:] == ordered[:-1]).any() else order
 
 
 def check_seed(seed: int) -> int:
@@ -222,7 +228,8 @@ def normalised(weight: np.ndarray, place: str) -> np.ndarray:
     return weight / mean
 
 
-def _converted(array: Any, dtype: dtypes.DType) -> np.ndarray:
+def converted(array: Any, dtype: dtypes.DType) -> np.ndarray:
+    """An array as models get it: floating-point numbers as `dtype`, others in one of chainrule's dtypes."""
     array = np.asarray(array)
     if array.dtype.kind == "f" or array.dtype == dtypes.bfloat16:
         return array if array.dtype == dtype else array.astype(dtype)

@@ -9,7 +9,7 @@ from chainrule import tree
 from chainrule.core.autodiff import as_tensor, map_tensors, value_and_grad
 from chainrule.errors import ChainruleError, Diverged
 from chainrule.train.batches import Batch
-from chainrule.train.steps import Outcome, Steps
+from chainrule.train.steps import Steps
 
 ROWS = 8  # row numbers shown in a message
 
@@ -30,7 +30,7 @@ class TrainingDiverged(Diverged):
         self.result: Any = None
 
 
-def diverged(steps: Steps, model: Any, batch: Batch, outcome: Outcome, step: int, lr: float) -> TrainingDiverged:
+def diverged(steps: Steps, model: Any, batch: Batch, loss: float, step: int, lr: float) -> TrainingDiverged:
     """The error for a step that was undone: `model` has the weights from before it. Runs the batch again, eagerly."""
     weights = {leaf.path: np.asarray(leaf.value) for leaf in tree.flatten(model).leaves if leaf.role == "parameter"}
     cause, gradients = "", {}
@@ -40,12 +40,12 @@ def diverged(steps: Steps, model: Any, batch: Batch, outcome: Outcome, step: int
         ChainruleError
     ) as error:  # a check that only eager losses can make, such as "probabilities lie between 0 and 1"
         cause = f"  cause    {error}\n"
-    if not math.isfinite(outcome.loss):
-        what = f"the loss is {'not a number' if math.isnan(outcome.loss) else 'infinite'}"
+    if not math.isfinite(loss):
+        what = f"the loss is {'not a number' if math.isnan(loss) else 'infinite'}"
     elif bad := [name for name, g in gradients.items() if not np.isfinite(g).all()]:
-        what = f"the loss is {outcome.loss:.4g}, but the gradient of {bad[0]} is not finite"
+        what = f"the loss is {loss:.4g}, but the gradient of {bad[0]} is not finite"
     else:
-        what = f"the loss is {outcome.loss:.4g}, but the update makes weights that are not finite"
+        what = f"the loss is {loss:.4g}, but the update makes weights that are not finite"
     more = f" and {len(batch.rows) - ROWS} more" if len(batch.rows) > ROWS else ""
     return TrainingDiverged(
         f"step {step}: {what}. Stopped before the update; weights are those of step {step - 1}.\n{cause}"

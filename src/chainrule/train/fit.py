@@ -8,6 +8,7 @@ from typing import Any
 
 from chainrule import dtypes
 from chainrule.core.tensor import full
+from chainrule.engines import DEFAULT_ENGINE
 from chainrule.nn import Module
 from chainrule.optim import EMA, Optimizer
 from chainrule.train.batches import read
@@ -19,10 +20,11 @@ from chainrule.train.criterion import (
     with_class_weights,
 )
 from chainrule.train.divergence import TrainingDiverged
+from chainrule.train.evaluation import evaluate as evaluate_batches
+from chainrule.train.evaluation import evaluation
 from chainrule.train.history import History
 from chainrule.train.interrupts import Interrupted
 from chainrule.train.loop import Setup, Training
-from chainrule.train.loop import evaluate as evaluate_batches
 from chainrule.train.metrics.choice import as_metrics
 from chainrule.train.progress import number
 from chainrule.train.settings import Settings
@@ -37,7 +39,8 @@ class FitResult:
     """What came of a training. `model` is the one that was given to `fit`, with the weights that were kept.
 
     `history` is a list of rows (`history.columns` the same by column), `best` the best value of the column `monitor`,
-    reached in epoch `best_epoch`; `reason` says why training stopped; `run` is the folder, or None.
+    reached in epoch `best_epoch`; `reason` says why training stopped; `run` is the folder, or None. `rows_per_second`
+    is how fast it was (0 where that was too short to tell), on `device`, where the engine tells that.
 
     >>> import numpy as np
     >>> import chainrule as cr
@@ -58,6 +61,8 @@ class FitResult:
     steps: int
     seconds: float
     run: Path | None
+    rows_per_second: float = 0.0
+    device: str = ""
 
     def __repr__(self) -> str:
         where = f", run={str(self.run)!r}" if self.run is not None else ""
@@ -70,10 +75,10 @@ class FitResult:
 def fit(
     model: Module, data: Any, *, loss: Any, optimizer: Optimizer, epochs: int | None = None, batch_size: int = 32,
     validation: Any = None, metrics: Any = (), stop: Any = None, schedule: Any = None, seed: int = 0,
-    run_dir: str | Path | Run | None = None, callbacks: Iterable[Any] = (), engine: str = "reference",
+    run_dir: str | Path | Run | None = None, callbacks: Iterable[Any] = (), engine: str = DEFAULT_ENGINE,
     class_weight: Any = None, sample_weight: Any = None, clip_norm: float | None = None, ema: EMA | None = None,
     monitor: str | None = None, keep_best: bool = True, shuffle: bool = True, checkpoint_every: int | str = "30 s",
-    progress: Any = "auto",
+    progress: Any = "auto", threads: int | None = None,
 ) -> FitResult:  # fmt: skip
     """Train `model` on `data` by minibatches, and keep the best weights.
 
@@ -101,6 +106,8 @@ def fit(
     monitor      the column that tells the best epoch: by default validation_loss, or loss without validation data
     keep_best    whether the model ends with the weights of the best epoch, instead of the last
     checkpoint_every  steps (500), or text ('500 steps', '30 s', '5 min')
+    engine       what computes: 'reference' (NumPy), or 'native' (machine code for this processor), which makes many
+                 steps before it comes back; on so many `threads` (by default CHAINRULE_THREADS, or the cores, up to 8)
     progress     'auto' (a bar on a terminal, else lines), 'rich', 'plain', 'silent', or a Progress of one's own
 
     The model is changed in place; it trains in training mode, is left in evaluation mode. The same seed gives the same
@@ -119,8 +126,9 @@ def fit(
     ([3.0, 1.0], 'all 20 epochs done')
     """
     settings = Settings(
-        epochs, batch_size, seed, shuffle, engine, clip_norm, keep_best, monitor, class_weight, checkpoint_every
-    )
+        epochs, batch_size, seed, shuffle, engine, clip_norm, keep_best, monitor, class_weight, checkpoint_every,
+        threads,
+    )  # fmt: skip
     setup = make_setup(
         model, data, loss=loss, optimizer=optimizer, validation=validation, metrics=metrics, stop=stop,
         schedule=schedule, callbacks=list(callbacks), sample_weight=sample_weight, ema=ema, progress=progress,
@@ -226,13 +234,13 @@ def result_of(training: Training) -> FitResult:
     s, p, run = training.setup, training.position, training.setup.recorder.run
     return FitResult(
         s.model, training.history, s.monitor, p.best, p.best_epoch, p.finished, p.epoch - 1 + (p.batch > 0), p.step,
-        p.seconds, None if run is None else run.path,
+        p.seconds, None if run is None else run.path, training.rows_per_second, training.device,
     )  # fmt: skip
 
 
 def evaluate(
-    model: Module, data: Any, *, loss: Any = None, metrics: Any = (), batch_size: int = 32, engine: str = "reference",
-    class_weight: Any = None,
+    model: Module, data: Any, *, loss: Any = None, metrics: Any = (), batch_size: int = 32,
+    engine: str = DEFAULT_ENGINE, class_weight: Any = None, threads: int | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Loss (where one is given) and metrics of `model` on `data`, in evaluation mode. The model stays as it is.
 
@@ -244,15 +252,19 @@ def evaluate(
     >>> cr.evaluate(nn.Identity(), (np.array([[1.0], [2.0]]), np.array([[1.0], [4.0]])), loss=losses.mse, metrics="mae")
     {'loss': 2.0, 'mae': 1.0}
     """
-    settings = Settings(batch_size=batch_size, engine=engine, class_weight=class_weight)
+    settings = Settings(batch_size=batch_size, engine=engine, class_weight=class_weight, threads=threads)
     read_data = read(data)
     read_data = with_class_weights(read_data, class_weights(settings.class_weight, read_data), "data")
     measured = as_metrics(metrics, loss is not None and takes_probabilities(loss))
     weighted = read_data.weight is not None
     objective = _no_loss if loss is None else criterion(check_loss(loss), weighted)
-    steps = Steps(objective, settings.engine)
+    steps = Steps(objective, settings.engine, outputs=bool(measured), threads=settings.threads)
     model = check_model(model)
-    values = evaluate_batches(steps, model, read_data, measured, settings.batch_size, float_dtype(model), numbers=False)
+    size, dtype = settings.batch_size, float_dtype(model)
+    chunks = evaluation(steps, model, read_data, size, dtype) if steps.chunked else None
+    values = evaluate_batches(steps, model, read_data, measured, size, dtype, numbers=False, chunks=chunks)
+    if chunks is not None:
+        chunks.feed.close()
     return {name: value for name, value in values.items() if name != "loss" or loss is not None}
 
 

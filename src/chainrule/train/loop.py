@@ -6,9 +6,10 @@ run that was killed goes on from its last checkpoint to the same bits.
 
 import dataclasses
 import math
+import os
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,10 +18,13 @@ import numpy as np
 from chainrule import dtypes
 from chainrule.errors import ConfigError, Diverged, IndexOutOfRange
 from chainrule.nn import Module
-from chainrule.optim import EMA, Optimizer, ReduceOnPlateau
-from chainrule.train.batches import Batch, Data, row_order
+from chainrule.optim import EMA, LBFGS, Optimizer, ReduceOnPlateau
+from chainrule.train.batches import Batch, Data
 from chainrule.train.callbacks import Callback
+from chainrule.train.chunks import LONGEST, Chunks, Ran, added, measure, spreads
 from chainrule.train.divergence import TrainingDiverged, diverged, gradients_of
+from chainrule.train.evaluation import column, evaluate, evaluation
+from chainrule.train.feed import Feed, Order
 from chainrule.train.history import History
 from chainrule.train.interrupts import Signals
 from chainrule.train.metrics import Metric
@@ -29,7 +33,7 @@ from chainrule.train.recorder import Recorder, State
 from chainrule.train.rules import AnyOf, Mode, better
 from chainrule.train.settings import Settings
 from chainrule.train.state import Snapshot, arrays_of, load_arrays
-from chainrule.train.steps import Outcome, Steps
+from chainrule.train.steps import Steps, map_arrays
 
 SHOWN_EVERY = 0.1  # seconds between two reports to the progress display
 
@@ -101,15 +105,21 @@ class Training:
     history: History = field(default_factory=History)
 
     def __post_init__(self) -> None:
+        s = self.setup
         self.best_weights: dict[str, np.ndarray] | None = None
         self.signals = Signals()
         self.asked = ""  # the reason that a callback gave to stop
         self._started = time.perf_counter()
         self._seconds_before = 0.0
-        self._steps_before = 0
-        self._first_step_at = 0.0
+        self._steps_before = self._rows_before = 0
+        self._first: tuple[int, float] | None = None  # the step at which the rate begins to be measured, and when
         self._shown = 0.0
         self._rate = 0.0
+        self._at_once = 1  # steps that may be made before anybody has to be asked
+        self._order = Order(s.settings.seed, s.data.rows, s.settings.shuffle)
+        self._chunks: Chunks | None = None
+        self._validation: Chunks | None = None
+        self.device = ""  # what the steps run on, where the engine tells
 
     @property
     def model(self) -> Module:
@@ -131,10 +141,11 @@ class Training:
         """Train until a rule ends it; False when a signal did. Raises TrainingDiverged."""
         s, p = self.setup, self.position
         self._started, self._seconds_before, self._steps_before = time.perf_counter(), p.seconds, p.step
+        self._rows_before = len(self.history)
         if not self.model.training:
             self.model.train()
         self._objects = Snapshot.objects_of(self.model, self.optimizer, s.ema)
-        with self.signals:
+        with self.signals, self._chunked():
             s.progress.start(self.standing())
             for callback in s.callbacks:
                 callback.on_start(self)
@@ -147,14 +158,41 @@ class Training:
             self.save()
         return True
 
+    @contextmanager
+    def _chunked(self) -> Iterator[None]:
+        """Let the engine make many steps at once, if it can."""
+        s = self.setup
+        each = s.rules.want_each_step or any(_overrides(c.on_step, Callback.on_step) for c in s.callbacks)
+        self._at_once = 1 if each else s.batches
+        if s.steps.chunked and not isinstance(s.optimizer, LBFGS):
+            watched = not spreads(s.optimizer)
+            self._chunks = Chunks(
+                s.steps.training, lambda b: (s.model, s.optimizer, s.ema, b.x, b.y, b.weight, watched),
+                Feed(s.data, s.dtype), s.settings.batch_size, trains=True,
+            )  # fmt: skip
+            stay = self._chunks.enter(min(s.settings.batch_size, s.data.rows))
+            self.device = stay.device if stay is not None else ""
+            self._order.another = stay is not None and stay.threads < (os.cpu_count() or 1)
+            s.recorder.log(f"runs on {self.device}") if self.device else None
+            if s.validation is not None:
+                self._validation = evaluation(s.steps, s.model, s.validation, s.settings.batch_size, s.dtype)
+        try:
+            yield
+        finally:
+            self._order.close()
+            for chunks in (self._chunks, self._validation):
+                if chunks is not None:
+                    chunks.feed.close()
+
     def _epoch(self) -> bool:
         """The rest of the present epoch, and what follows it. False when a signal came."""
         s, p = self.setup, self.position
-        order = row_order(s.settings.seed, p.epoch, s.data.rows, s.settings.shuffle)
+        order = self._order.of(p.epoch)
+        if s.settings.epochs is None or p.epoch < s.settings.epochs:
+            self._order.ahead(p.epoch + 1)
         reason = ""
         while p.batch < s.batches and not reason:
-            rows = order[p.batch * s.settings.batch_size : (p.batch + 1) * s.settings.batch_size]
-            loss = self._step(s.data.gather(rows, s.dtype))
+            loss = self._advance(order)
             for callback in s.callbacks:
                 callback.on_step(self, loss)
             self._tick()
@@ -164,6 +202,35 @@ class Training:
             if p.batch < s.batches and not reason and s.recorder.due(p.step):
                 self.save()
         return self._close(reason)
+
+    def _rows(self, order: np.ndarray) -> np.ndarray:
+        """The rows of the next batch."""
+        size = self.setup.settings.batch_size
+        return order[self.position.batch * size : (self.position.batch + 1) * size]
+
+    def _advance(self, order: np.ndarray) -> float:
+        """Make a step, or as many as the engine makes at once; the loss of the last."""
+        s, p = self.setup, self.position
+        ran = None
+        if self._chunks is not None:
+            most = int(min(self._at_once, s.recorder.until_due(p.step), s.batches))
+            ran = self._chunks.run(order, p.batch, most, min(s.rules.seconds_left(p.seconds), LONGEST))
+        if ran is None:
+            return self._step(s.data.gather(self._rows(order), s.dtype))
+        if len(ran.losses):
+            rows = order[p.batch * s.settings.batch_size :][: len(ran.losses) * len(self._rows(order))]
+            targets = s.data.targets(rows, s.dtype) if s.metrics else None
+            self._count(rows, ran.losses, ran.predictions, targets)
+        if ran.error is not None or ran.bad is not None:
+            raise self._failed(ran, s.data.gather(self._rows(order), s.dtype))
+        return float(ran.losses[-1])
+
+    def _failed(self, ran: Ran, batch: Batch) -> Exception:
+        """What the batch after a chunk did. Model and optimiser are as they were before it."""
+        if ran.bad is None:
+            assert ran.error is not None
+            return self._explained(ran.error, batch) if isinstance(ran.error, IndexOutOfRange) else ran.error
+        return self._diverged(Snapshot(self._objects), batch, ran.bad)
 
     def _step(self, batch: Batch) -> float:
         s, p = self.setup, self.position
@@ -177,20 +244,26 @@ class Training:
             raise self._lost(TrainingDiverged(f"step {p.step + 1}: {error}", p.step + 1, batch.rows)) from error
         if not outcome.finite:
             before.restore()
-            told = diverged(s.steps, s.model, batch, outcome, p.step + 1, float(s.optimizer.lr))
-            before.restore()
-            raise self._lost(told)
-        self._count(batch, outcome)
+            raise self._diverged(before, batch, outcome.loss)
+        one = map_arrays(lambda array: array[None], outcome.prediction)
+        self._count(batch.rows, np.asarray([outcome.loss]), one, batch.x if batch.y is None else batch.y)
         return outcome.loss
 
-    def _count(self, batch: Batch, outcome: Outcome) -> None:
+    def _diverged(self, before: Snapshot, batch: Batch, loss: float) -> TrainingDiverged:
+        """The story of a step that was undone."""
         s, p = self.setup, self.position
-        p.step, p.batch = p.step + 1, p.batch + 1
-        p.loss_sum += outcome.loss * len(batch.rows)
-        p.row_count += len(batch.rows)
-        for metric in s.metrics:
-            metric.update(outcome.prediction, batch.x if batch.y is None else batch.y)
-        s.recorder.loss(p.step, p.epoch, outcome.loss)
+        told = diverged(s.steps, s.model, batch, loss, p.step + 1, float(s.optimizer.lr))
+        before.restore()
+        return self._lost(told)
+
+    def _count(self, rows: np.ndarray, losses: np.ndarray, predictions: Any, targets: Any) -> None:
+        """Take note of steps: their rows (all of them), losses, and what the model returned in each."""
+        s, p = self.setup, self.position
+        first, steps = p.step + 1, len(losses)
+        p.step, p.batch, p.row_count = p.step + steps, p.batch + steps, p.row_count + len(rows)
+        p.loss_sum = added(p.loss_sum, losses, len(rows) // steps)
+        measure(s.metrics, predictions, targets, steps)
+        s.recorder.losses(first, p.epoch, losses)
 
     def _explained(self, error: IndexOutOfRange, batch: Batch) -> IndexOutOfRange:
         """An index that does not exist, such as a class: run eagerly, the loss says more about it."""
@@ -238,6 +311,8 @@ class Training:
 
     def _next_epoch(self) -> None:
         p = self.position
+        if len(self.history) == self._rows_before + 1:
+            self._first = None  # what was compiled since, for evaluation and a last batch of fewer rows, does not count
         p.epoch, p.batch, p.loss_sum, p.row_count = p.epoch + 1, 0, 0.0, 0
         for metric in self.setup.metrics:
             metric.reset()
@@ -245,7 +320,7 @@ class Training:
     def _row(self, validation: Mapping[str, float]) -> dict[str, Any]:
         s, p = self.setup, self.position
         row = {"epoch": p.epoch, "step": p.step, "loss": p.loss_sum / p.row_count}
-        row |= {metric.name: _number(metric) for metric in s.metrics}
+        row |= {metric.name: column(metric) for metric in s.metrics}
         row |= {f"validation_{name}": value for name, value in validation.items()}
         self._tick()
         return row | {"learning_rate": float(s.optimizer.lr), "seconds": p.seconds}
@@ -255,7 +330,10 @@ class Training:
         s = self.setup
         if s.validation is None:
             return {}
-        return evaluate(s.steps, s.model, s.validation, s.metrics, s.settings.batch_size, s.dtype, self.signals)
+        return evaluate(
+            s.steps, s.model, s.validation, s.metrics, s.settings.batch_size, s.dtype, self.signals,
+            chunks=self._validation,
+        )  # fmt: skip
 
     # -- showing
 
@@ -263,11 +341,11 @@ class Training:
         """Look at the clock."""
         p, now = self.position, time.perf_counter()
         p.seconds = self._seconds_before + now - self._started
-        if p.step == self._steps_before + 1:
-            self._first_step_at = p.seconds  # it compiled; the rate is that of the steps after it
-        elif p.step > self._steps_before + 1 and p.seconds > self._first_step_at:
-            rows = (p.step - self._steps_before - 1) * self.setup.data.rows / self.setup.batches
-            self._rate = rows / (p.seconds - self._first_step_at)
+        if self._first is None and p.step > self._steps_before:
+            self._first = p.step, p.seconds  # it compiled; the rate is that of the steps after it
+        elif self._first is not None and p.step > self._first[0] and p.seconds > self._first[1]:
+            rows = (p.step - self._first[0]) * self.setup.data.rows / self.setup.batches
+            self._rate = rows / (p.seconds - self._first[1])
         if now - self._shown >= SHOWN_EVERY and p.row_count:
             self._shown = now
             self.setup.progress.step(self.standing())
@@ -282,8 +360,13 @@ class Training:
         return Standing(
             p.epoch, s.settings.epochs, p.batch, s.batches, p.loss_sum / p.row_count if p.row_count else math.nan,
             self._rate, left, self.history[-1] if self.history else {}, s.monitor,
-            p.best if p.best_epoch else None, p.best_epoch or None,
+            p.best if p.best_epoch else None, p.best_epoch or None, self.device,
         )  # fmt: skip
+
+    @property
+    def rows_per_second(self) -> float:
+        """Rows trained on in a second, evaluation and saving included; 0 as long as nobody knows."""
+        return self._rate
 
     # -- state
 
@@ -340,33 +423,5 @@ def _load_each(things: Sequence[Any], states: Sequence[Any], kind: str) -> None:
         thing.load(values)
 
 
-def _number(metric: Metric) -> float:
-    value = metric.compute()
-    if not isinstance(value, (int, float, np.number)):
-        raise ConfigError(
-            f"The metric {metric.name} gives {type(value).__name__}, not one number, so it has no place in a "
-            "history. Use it after training: cr.evaluate(model, data, metrics=...)."
-        )
-    return float(value)
-
-
-def evaluate(
-    steps: Steps, model: Module, data: Data, metrics: list[Metric], batch_size: int, dtype: dtypes.DType,
-    signals: Signals | None = None, numbers: bool = True,
-) -> Any:  # fmt: skip
-    """Loss and metrics of a model in evaluation mode; None when a signal came. The model stays as it is."""
-    fresh = [metric.fresh() for metric in metrics]
-    before = Snapshot(Snapshot.objects_of(model))
-    total = 0.0
-    try:
-        model.eval()
-        for batch in data.in_order(batch_size, dtype):
-            loss, prediction = steps.evaluate(model, batch)
-            total += loss * len(batch.rows)
-            for metric in fresh:
-                metric.update(prediction, batch.x if batch.y is None else batch.y)
-            if signals is not None and signals.pending is not None:
-                return None
-    finally:
-        before.restore()
-    return {"loss": total / data.rows} | {m.name: _number(m) if numbers else m.compute() for m in fresh}
+def _overrides(method: Any, original: Any) -> bool:
+    return getattr(method, "__func__", None) is not original

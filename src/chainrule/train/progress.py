@@ -36,6 +36,7 @@ class Standing:
     monitor: str = ""
     best: float | None = None
     best_epoch: int | None = None
+    device: str = ""  # what the steps run on, where the engine tells
 
 
 class Progress(Protocol):
@@ -101,7 +102,9 @@ class PlainProgress:
         self.printed_at, self.held = time.monotonic(), ""
 
     def start(self, standing: Standing) -> None:
-        """Begin to count the time."""
+        """Begin to count the time; say what it runs on."""
+        if standing.device:
+            self._print(standing.device)
         self.printed_at, self.held = time.monotonic() - self.pause, ""
 
     def step(self, standing: Standing) -> None:

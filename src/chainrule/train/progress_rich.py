@@ -29,6 +29,8 @@ class RichProgress:
         from rich.live import Live
 
         self.console = self.console or Console(file=sys.stderr)
+        if standing.device:
+            self.console.print(standing.device, style="dim", markup=False, highlight=False)
         self.live = Live(console=self.console, auto_refresh=False)
         self.live.start()
 

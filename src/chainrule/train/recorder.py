@@ -1,5 +1,6 @@
 """What a training writes to its run: the history, the loss of steps, checkpoints, lines for people. Or nothing."""
 
+import math
 import re
 import time
 from collections.abc import Mapping
@@ -95,10 +96,16 @@ class Recorder:
         if self.run is not None:
             self.run.log(text)
 
-    def loss(self, step: int, epoch: int, loss: float) -> None:
-        """The loss of a batch; some of them are written."""
-        if self.run is not None and step % self.step_loss_every == 0:
-            self.run.record(step, epoch, **{STEP_LOSS: loss})
+    def losses(self, step: int, epoch: int, losses: np.ndarray) -> None:
+        """The losses of batches, the first of which was that of `step`; some of them are written."""
+        if self.run is not None:
+            for k in range(-step % self.step_loss_every, len(losses), self.step_loss_every):
+                self.run.record(step + k, epoch, **{STEP_LOSS: float(losses[k])})
+
+    def until_due(self, step: int) -> float:
+        """How many steps may follow until a checkpoint is due by their number."""
+        every = self.every.steps
+        return math.inf if self.run is None or every is None else every - step % every
 
     def row(self, row: Mapping[str, Any]) -> None:
         """A row of the history."""

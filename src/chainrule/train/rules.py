@@ -180,6 +180,15 @@ class AnyOf:
         """Those that a checkpoint holds: an epoch limit has nothing to remember, and may be another one next time."""
         return [rule for rule in self.rules if not isinstance(rule, Epochs)]
 
+    @property
+    def want_each_step(self) -> bool:
+        """Whether one of them has to be asked after every single step. A time limit has not."""
+        return any(type(rule).after_step not in (Rule.after_step, Time.after_step) for rule in self.rules)
+
+    def seconds_left(self, seconds: float) -> float:
+        """Until a time limit is reached, when so many have gone by."""
+        return min([rule.limit - seconds for rule in self.rules if isinstance(rule, Time)], default=math.inf)
+
     def after_step(self, step: int, seconds: float) -> str | None:
         """The first reason to stop now, between two steps."""
         return next((r for rule in self.rules if (r := rule.after_step(step, seconds))), None)

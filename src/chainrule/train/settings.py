@@ -9,6 +9,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from chainrule.engines import DEFAULT_ENGINE
 from chainrule.engines import find as find_engine
 from chainrule.errors import ConfigError
 from chainrule.train.batches import check_seed
@@ -22,12 +23,13 @@ class Settings:
     batch_size: int = 32
     seed: int = 0
     shuffle: bool = True
-    engine: str = "reference"
+    engine: str = DEFAULT_ENGINE
     clip_norm: float | None = None
     keep_best: bool = True
     monitor: str | None = None
     class_weight: Any = None
     checkpoint_every: int | str = "30 s"
+    threads: int | None = None
 
     def __post_init__(self) -> None:
         if self.epochs is not None and not _is_count(self.epochs):
@@ -35,7 +37,7 @@ class Settings:
         if not _is_count(self.batch_size):
             raise ConfigError(f"batch_size is a whole number of rows, at least 1; got {self.batch_size!r}.")
         check_seed(self.seed)
-        find_engine(self.engine)
+        find_engine(self.engine, self.threads)
         clip = self.clip_norm
         if clip is not None and (
             isinstance(clip, bool) or not isinstance(clip, numbers.Real) or not 0 < clip < math.inf

@@ -10,6 +10,7 @@ from chainrule import dtypes, tree
 from chainrule.compile import compile
 from chainrule.core.autodiff import value_and_grad
 from chainrule.core.tensor import Tensor, full
+from chainrule.engines import DEFAULT_ENGINE
 from chainrule.optim import EMA, LBFGS, Optimizer, clip_grad_norm
 from chainrule.primitives import elementwise as e
 from chainrule.primitives.layout import reshape
@@ -42,13 +43,18 @@ class Steps:
     """The compiled functions of one training. `criterion` is (prediction, target, weight) -> loss."""
 
     def __init__(
-        self, criterion: Callable[[Any, Any, Any], Tensor], engine: str = "reference",
-        clip_norm: float | None = None, outputs: bool = False,
+        self, criterion: Callable[[Any, Any, Any], Tensor], engine: str = DEFAULT_ENGINE,
+        clip_norm: float | None = None, outputs: bool = False, threads: int | None = None,
     ) -> None:  # fmt: skip
         self.criterion, self.clip_norm, self.outputs = criterion, clip_norm, outputs
-        self.training = compile(self._train, engine=engine)
-        self.evaluation = compile(self._evaluate, engine=engine)
-        self.gradient = compile(self.loss_and_gradient, engine=engine)
+        self.training = compile(self._train, engine=engine, threads=threads)
+        self.evaluation = compile(self._evaluate, engine=engine, threads=threads)
+        self.gradient = compile(self.loss_and_gradient, engine=engine, threads=threads)
+
+    @property
+    def chunked(self) -> bool:
+        """Whether the engine makes many steps at once."""
+        return bool(getattr(self.training.engine, "chunks", False))
 
     @property
     def compilations(self) -> int:
@@ -71,16 +77,20 @@ class Steps:
             gradients, _ = clip_grad_norm(gradients, self.clip_norm)
         return loss, gradients, prediction if self.outputs else None, extreme
 
-    def _train(self, model: Any, optimizer: Any, ema: Any, x: Any, y: Any, weight: Any) -> Any:
+    def _train(self, model: Any, optimizer: Any, ema: Any, x: Any, y: Any, weight: Any, watched: bool) -> Any:
+        """Loss, the largest magnitude among gradients and new weights if it is watched, and what the model returned."""
         loss, gradients, prediction, extreme = self.loss_and_gradient(model, x, y, weight)
         optimizer.update(model, gradients)
         if ema is not None:
             ema.update(model)
+        if not watched:
+            return loss, None, prediction
         weights = [leaf.value for leaf in tree.flatten(model).leaves if leaf.role == "parameter"]
         return loss, maximum(extreme, magnitude(weights)), prediction
 
     def _evaluate(self, model: Any, x: Any, y: Any, weight: Any) -> Any:
-        return self.objective(model, x, y, weight)
+        loss, prediction = self.objective(model, x, y, weight)
+        return loss, None, prediction if self.outputs else None
 
     # -- what is called
 
@@ -88,7 +98,7 @@ class Steps:
         """One update. Raises what the optimiser raises; a loss that is not a number is for the caller to look at."""
         if isinstance(optimizer, LBFGS):
             return self._minimise(model, optimizer, ema, batch)
-        loss, extreme, prediction = self.training(model, optimizer, ema, batch.x, batch.y, batch.weight)
+        loss, extreme, prediction = self.training(model, optimizer, ema, batch.x, batch.y, batch.weight, True)
         return Outcome(float(loss), float(extreme), arrays(prediction))
 
     def _minimise(self, model: Any, optimizer: LBFGS, ema: EMA | None, batch: Batch) -> Outcome:
@@ -108,7 +118,7 @@ class Steps:
 
     def evaluate(self, model: Any, batch: Batch) -> tuple[float, Any]:
         """Loss and prediction of a batch."""
-        loss, prediction = self.evaluation(model, batch.x, batch.y, batch.weight)
+        loss, _, prediction = self.evaluation(model, batch.x, batch.y, batch.weight)
         return float(loss), arrays(prediction)
 
 
@@ -121,7 +131,12 @@ def magnitude(tensors: Any) -> Tensor:
     return result
 
 
+def map_arrays(f: Callable[[np.ndarray], Any], values: Any) -> Any:
+    """The same structure with `f(array)` in the place of tensors and arrays."""
+    flat = tree.flatten(values)
+    return tree.build(flat, [f(np.asarray(leaf.value)) for leaf in flat.leaves])
+
+
 def arrays(values: Any) -> Any:
     """The same structure with arrays in the place of tensors."""
-    flat = tree.flatten(values)
-    return tree.build(flat, [np.asarray(leaf.value) for leaf in flat.leaves])
+    return map_arrays(np.asarray, values)

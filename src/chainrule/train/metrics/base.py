@@ -30,6 +30,14 @@ class Metric:
 
     name: str = "metric"
     mode: Mode | None = None
+    by_rows = False
+    """Whether several batches may be taken in as one, with the same outcome to the bit."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """A subclass that takes in batches in a way of its own says anew whether it goes by rows."""
+        super().__init_subclass__(**options)
+        if "update" in vars(cls) and "by_rows" not in vars(cls):
+            cls.by_rows = False
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         """Begin with nothing added up, whether or not a subclass calls an `__init__`."""

@@ -83,6 +83,7 @@ class Accuracy(ClassMetric):
     """
 
     name = "accuracy"
+    by_rows = True
 
     def update(self, prediction: np.ndarray, target: np.ndarray) -> None:
         """Take in one batch."""
@@ -106,6 +107,7 @@ class ConfusionMatrix(ClassMetric):
 
     name = "confusion_matrix"
     mode: Mode | None = None
+    by_rows = True
 
     def update(self, prediction: np.ndarray, target: np.ndarray) -> None:
         """Take in one batch."""

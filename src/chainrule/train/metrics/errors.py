@@ -22,6 +22,7 @@ def matched(name: str, prediction: np.ndarray, target: np.ndarray) -> tuple[np.n
 
 class _ErrorMetric(Metric):
     mode = "min"
+    by_rows = True
 
     def __init__(self, name: str | None = None) -> None:
         self.name = name or type(self).name
@@ -96,6 +97,7 @@ class R2(Metric):
 
     name = "r2"
     mode = "max"
+    by_rows = True
 
     def __init__(self, name: str | None = None) -> None:
         self.name = name or type(self).name

@@ -17,6 +17,8 @@ class TopK(ClassMetric):
     0.5
     """
 
+    by_rows = True
+
     def __init__(self, k: int = 5, ignore_index: int = IGNORED, name: str | None = None) -> None:
         if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
             raise ConfigError(f"TopK: k is a whole number of at least 1; got {k!r}.")
@@ -54,6 +56,7 @@ class AUC(ClassMetric):
     """
 
     name = "auc"
+    by_rows = True
 
     def __init__(self, ignore_index: int = IGNORED, name: str | None = None) -> None:
         super().__init__(None, ignore_index, name)
@@ -99,6 +102,7 @@ class Perplexity(ClassMetric):
 
     name = "perplexity"
     mode = "min"
+    by_rows = True
 
     def __init__(self, ignore_index: int = IGNORED, name: str | None = None) -> None:
         super().__init__(None, ignore_index, name)
