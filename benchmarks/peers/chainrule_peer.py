@@ -1,0 +1,121 @@
+"""chainrule: a native epoch through `cr.fit`, and single calls of a compiled step."""
+
+import time
+from typing import Any
+
+import chainrule as cr
+from benchmarks.workloads import Workload
+from chainrule import losses as loss_functions
+from chainrule import nn, optim
+
+LAYERS = {"relu": nn.ReLU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid}
+
+
+def network(workload: Workload) -> nn.Sequential:
+    """The network, at its first weights."""
+    generator = cr.random.Generator(0)
+    layers: list[nn.Module] = []
+    for kind, a, b in workload.layers:
+        if kind == "linear":
+            layers.append(nn.Linear(int(a), int(b), dtype=workload.dtype, generator=generator))
+        elif kind == "batch_norm":
+            layers.append(nn.BatchNorm1d(int(a), dtype=workload.dtype))
+        else:
+            layers.append(nn.Dropout(a, generator) if kind == "dropout" else LAYERS[kind]())
+    model = nn.Sequential(*layers)
+    model.load_state_dict(workload.weights, strict=False)
+    return model
+
+
+def make_optimizer(workload: Workload) -> optim.Optimizer:
+    """Adam, or SGD with all that the workload asks for."""
+    lr, decay = workload.learning_rate, workload.weight_decay
+    if workload.optimizer == "adam":
+        made: Any = optim.Adam(lr=lr, weight_decay=decay)
+    else:
+        made = optim.SGD(lr=lr, momentum=0.9, weight_decay=decay)
+    return optim.chain(optim.clip_by_global_norm(workload.clip_norm), made) if workload.clip_norm else made
+
+
+class Epoch:
+    """`cr.fit` on arrays of NumPy. Rows are shuffled and gathered anew in every epoch, as fit does it."""
+
+    def __init__(self, workload: Workload, engine: str) -> None:
+        self.workload, self.engine = workload, engine
+        self.model, self.optimizer = network(workload), make_optimizer(workload)
+        x, y = workload.data
+        self.data = (x, None) if workload.unsupervised else (x, y)
+
+    def run(self, passes: int) -> float:
+        """The epochs after the first one, by the column `seconds` of the history: the first epoch compiles."""
+        history = self.fit(1 + passes)
+        return history[-1]["seconds"] - history[0]["seconds"]
+
+    def fit(self, epochs: int, **options: Any) -> cr.train.History:
+        """Train, and return the history. Nothing else is switched off that the peers do, too."""
+        result = cr.fit(
+            self.model, self.data, loss=getattr(loss_functions, self.workload.loss), optimizer=self.optimizer,
+            epochs=epochs, batch_size=self.workload.batch, keep_best=False, engine=self.engine, progress="silent",
+            **options,
+        )  # fmt: skip
+        return result.history
+
+
+class Calls:
+    """A loop of one's own around a compiled step."""
+
+    def __init__(self, workload: Workload, engine: str) -> None:
+        self.model, self.optimizer = network(workload), make_optimizer(workload)
+        objective = getattr(loss_functions, workload.loss)
+
+        def step(model: Any, optimizer: Any, x: Any, y: Any) -> Any:
+            loss, grads = cr.value_and_grad(lambda m: objective(m(x), y))(model)
+            optimizer.update(model, grads)
+            return loss
+
+        self.step = cr.compile(step, engine=engine)
+        x, y = workload.data
+        size = workload.batch
+        self.batches = []
+        for i in range(0, workload.rows, size):
+            part = cr.tensor(x[i : i + size])
+            self.batches.append((part, part if workload.unsupervised else cr.tensor(y[i : i + size])))
+
+    def run(self, passes: int) -> float:
+        """The whole loop."""
+        step, model, optimizer = self.step, self.model, self.optimizer
+        start = time.perf_counter()
+        for _ in range(passes):
+            for x, y in self.batches:
+                loss = step(model, optimizer, x, y)
+        float(loss)  # whatever an engine may put off is done now
+        return time.perf_counter() - start
+
+
+class _Collect(cr.train.Callback):
+    """Remembers the loss of each step, and ends the training after `steps`."""
+
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+        self.losses: list[float] = []
+
+    def on_step(self, training: Any, loss: float) -> None:
+        """After each update."""
+        self.losses.append(loss)
+        if len(self.losses) == self.steps:
+            training.stop("enough")
+
+
+def contender(workload: Workload, mode: str, threads: int, engine: str) -> Epoch | Calls:
+    """Ready to train. The number of threads comes from CHAINRULE_THREADS."""
+    return Epoch(workload, engine) if mode == "epoch" else Calls(workload, engine)
+
+
+def losses(workload: Workload, mode: str, threads: int, engine: str, steps: int) -> list[float]:
+    """The losses of the first steps, on the batches in their order."""
+    if mode == "epoch":
+        collected = _Collect(steps)
+        Epoch(workload, engine).fit(1, shuffle=False, callbacks=[collected])
+        return collected.losses
+    calls = Calls(workload, engine)
+    return [float(calls.step(calls.model, calls.optimizer, x, y)) for x, y in calls.batches[:steps]]
