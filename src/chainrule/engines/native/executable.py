@@ -22,7 +22,7 @@ from chainrule.passes.in_place import MAY_FAIL as LOOKUPS
 from chainrule.program.program import Program
 
 STAGED = 1 << 16  # bytes: smaller arrays are copied to a fixed place, since asking for their address takes as long
-SHARED = 45.0  # microseconds of work in a step from which on more than one thread pays
+SHARED = 20.0  # microseconds of work in a step from which on more than one thread pays
 LOOKED_AT = 1 << 16  # numbers tested for infinity in one go, so that the answers stay in the cache
 
 
