@@ -80,12 +80,12 @@ class NativePlan:
         products = elements = 0
         for planned in self.kernels:
             for n in planned.kernel.nodes:
+                width = max(4, nodes[n].dtype.itemsize)
                 if nodes[n].primitive is contract.matmul:
-                    products += nodes[n].size * nodes[nodes[n].inputs[0]].shape[-1]
+                    products += nodes[n].size * nodes[nodes[n].inputs[0]].shape[-1] * width
                 else:
-                    elements += nodes[n].size
-        vectors = self.host.lanes(4)
-        return products / (vectors * 5e3) + elements / (vectors * 1e3)
+                    elements += nodes[n].size * width
+        return products / (self.host.vector_bytes * 5e3) + elements / (self.host.vector_bytes * 1e3)
 
     @property
     def passed(self) -> list[int]:
