@@ -43,7 +43,8 @@ def test_native_training_says_what_it_runs_on_and_how_fast(cli):
     assert shown.code == 0, shown.err
     assert "engine       native (machine code for this processor)" in shown.out.splitlines()
     assert "2 threads; " in shown.err.splitlines()[0]
-    assert re.search(r"^run .*\(3 epochs in .*, .* rows/s\)$", shown.out, re.MULTILINE)
+    assert re.search(r"^speed .* rows/s on .*, 2 threads; \d+ kernels in .*B$", shown.out, re.MULTILINE)
+    assert re.search(r"^run .*\(3 epochs in .*\)$", shown.out, re.MULTILINE)
     value = json.loads(cli("train", "iris", "--epochs", 3, "--engine", "native", "--json").out)
     assert " kernels in " in value["device"]
     assert value["rows_per_second"] > 0

@@ -115,8 +115,9 @@ class Outcome:
         kept = f"; weights of epoch {r.best_epoch} kept" if r.best_epoch else ""
         display.say(f"stopped: {r.reason}{kept}")
         show(self.parts, self.scores, self.prepared.preparation)
-        speed = f", {rate(r.rows_per_second)} rows/s" if r.rows_per_second else ""
-        display.field("run", f"{r.run}   ({counted(r.epochs, 'epoch')} in {display.duration(r.seconds)}{speed})")
+        if r.rows_per_second:
+            display.field("speed", f"{rate(r.rows_per_second)} rows/s" + (f" on {r.device}" if r.device else ""))
+        display.field("run", f"{r.run}   ({counted(r.epochs, 'epoch')} in {display.duration(r.seconds)})")
         if not quiet:
             name = shlex.quote(str(r.run))
             display.say()
