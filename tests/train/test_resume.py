@@ -405,10 +405,10 @@ def check_kills(tmp_path, epochs, kills, longest):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no kill -9")
 def test_a_run_killed_at_random_moments_ends_with_the_same_bits(tmp_path):
-    check_kills(tmp_path, epochs=40, kills=3, longest=0.25)
+    check_kills(tmp_path, epochs=150, kills=3, longest=0.25)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no kill -9")
 def test_a_run_killed_20_times_ends_with_the_same_bits(tmp_path):
-    check_kills(tmp_path, epochs=200, kills=20, longest=0.3)
+    check_kills(tmp_path, epochs=1500, kills=20, longest=0.3)
