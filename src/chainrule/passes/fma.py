@@ -9,8 +9,6 @@ from chainrule import dtypes
 from chainrule.primitives import elementwise as e
 from chainrule.program.program import Builder, Node, Program, rewrite
 
-SAMPLES = e.add.samples
-
 
 def _product_plus(m: Any, a: Any, b: Any, c: Any) -> Any:
     return m.fma(a, b, c)

@@ -22,20 +22,11 @@ SOURCE = Path(chainrule.__file__).parent.parent
 # In round i thread i % threads turns a plain counter from i to i + 1, then all meet. Where a barrier lets somebody pass
 # too early, the counter is not i, and stays behind for good.
 STEP = """
-define void @step(ptr %counter, ptr %sync, i64 %rounds, i64 %leave, i64 %thread, i64 %threads) {
+define void @step(ptr %counter, ptr %sync, i64 %rounds, i64 %thread, i64 %threads) {
 entry:
   br label %loop
 loop:
   %i = phi i64 [ 0, %entry ], [ %i1, %meet ]
-  %abort = icmp eq i64 %i, %leave
-  %last = sub i64 %threads, 1
-  %chosen = icmp eq i64 %thread, %last
-  %leaves = and i1 %abort, %chosen
-  br i1 %leaves, label %abandon, label %look
-abandon:
-  call void @abandon(ptr %sync, i64 %threads)
-  ret void
-look:
   %turn = urem i64 %i, %threads
   %mine = icmp eq i64 %turn, %thread
   br i1 %mine, label %add, label %meet
@@ -88,14 +79,14 @@ STEP = '''{STEP}'''
 class Counter:
     """The counting task, with its memory and code."""
 
-    def __init__(self, rounds, leave=-1):
+    def __init__(self, rounds):
         module = Module()
         barrier.emit(module, host.detect())
         module.add("step", Verbatim(STEP))
         self.library = jit.Library(jit.compile_object(module.text(), host.detect()))
         self.arena = Arena(64)
         address = self.library.address("step")
-        self.task = threads.Task(address, [self.arena.address, threads.pool().sync, rounds, leave])
+        self.task = threads.Task(address, [self.arena.address, threads.pool().sync, rounds])
 
     def run(self, wanted):
         """(threads that it ran on, the count)"""
@@ -176,24 +167,6 @@ def test_a_task_knows_its_arguments():
         threads.Task(0, [1] * 9)
     with pytest.raises(IndexError, match="no argument 2"):
         threads.Task(0, [1, 2])[2] = 5
-
-
-@pytest.mark.parametrize("wanted", [2, 3])
-def test_who_leaves_early_lets_the_others_go(wanted):
-    counter = Counter(50_000, leave=100)
-    for _ in range(5):
-        assert counter.run_on(wanted) <= 50_000
-    assert Counter(500).run_on(wanted) == 500  # the next run waits as ever
-
-
-def test_leaving_early_alone_disturbs_nobody():
-    leaving, staying = Counter(1, leave=0), Counter(1000)
-    results = []
-    thread = threading.Thread(target=lambda: results.extend(staying.run_on(2) for _ in range(4)))
-    thread.start()
-    while thread.is_alive():
-        assert leaving.run(1) == (1, 0)
-    assert results == [1000] * 4
 
 
 def test_several_callers_at_once():

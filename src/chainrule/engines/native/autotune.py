@@ -14,7 +14,6 @@ from chainrule.engines.native.host import Host
 from chainrule.engines.native.ir import Module
 from chainrule.engines.native.jit import Library, compile_object
 from chainrule.engines.native.memory import Arena
-from chainrule.engines.native.microkernel import Store
 from chainrule.engines.native.threads import Task, pool
 from chainrule.engines.native.tiles import Contraction, Plan, candidates
 
@@ -41,8 +40,7 @@ def _measure(plans: list[Plan], host: Host) -> list[float]:
     """Seconds of each plan: the least of several runs, in turns, so that a busy moment hits all alike."""
     module = Module()
     for k, plan in enumerate(plans):
-        emit(module, f"plan{k}", plan, host, Store())
-        module.functions[f"plan{k}"].head = module.functions[f"plan{k}"].head.replace("define internal", "define")  # type: ignore[union-attr]
+        emit(module, f"plan{k}", plan, host, internal=False)
     library = Library(compile_object(module.text(), host))
     arenas = [Arena(n) for n in _bytes(plans)]
     tasks = [

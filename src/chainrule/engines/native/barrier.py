@@ -4,7 +4,6 @@ Two blocks of memory, both of the `Pool` (threads.py), each word that is written
 
 sync    ARRIVED     threads that stand at the barrier
         GENERATION  barriers passed; whoever waits, waits for it to change
-        ABORTED     (same line: read together) 1 lets everybody through
         LIMIT       pauses before a waiting thread offers its core to others
         WAITS       how often a thread waited longer than that
 
@@ -20,7 +19,7 @@ from chainrule.engines.native.ir import Module, Verbatim
 
 LINE = 128  # bytes: two cache lines, since processors fetch them in pairs
 
-ARRIVED, GENERATION, ABORTED, LIMIT, WAITS = 0, LINE, LINE + 8, 2 * LINE, 3 * LINE
+ARRIVED, GENERATION, LIMIT, WAITS = 0, LINE, 2 * LINE, 3 * LINE
 SYNC_BYTES = 4 * LINE
 
 BUSY, DONE, TASK, THREADS, STATES = 0, LINE, 2 * LINE, 2 * LINE + 8, 3 * LINE
@@ -38,16 +37,14 @@ TAKEN, ASLEEP = -1, -2
 
 
 def emit(module: Module, host: Host) -> None:
-    """Write what a compiled step calls: `void @barrier(ptr %sync, i64 %threads)` and `void @abandon(...)` alike.
+    """Write what a compiled step calls: `void @barrier(ptr %sync, i64 %threads)`.
 
-    After `barrier`, every thread sees what all wrote before it. A thread that leaves the function early, because of an
-    error that the others have not seen yet, calls `abandon`: from then on nobody waits. So code that must not go on
-    after an error looks for it behind each barrier, and does as the first one did: abandon, return.
+    After it, every thread sees what all wrote before it. So where all look for an error behind a barrier, and nobody
+    writes one before the next, they decide alike.
     """
     pause = _pause(module, host)
     module.declare("chainrule_yield", "i32", [])
     module.add("barrier", Verbatim(_barrier(pause)))
-    module.add("abandon", Verbatim(ABANDON))
 
 
 def runtime(host: Host) -> str:
@@ -86,8 +83,9 @@ def _pause(module: Module, host: Host) -> str:
 
 
 def _numbers(text: str) -> str:
-    """Put the constants of this module into a text: @NAME@."""
-    for name in ("ARRIVED", "GENERATION", "ABORTED", "LIMIT", "WAITS", "BUSY", "DONE", "TASK", "THREADS", "STATES",
+    """Put the constants of this module into a text, @NAME@, and the loop WAIT."""
+    text = text.replace("WAIT\n", WAIT)
+    for name in ("ARRIVED", "GENERATION", "LIMIT", "WAITS", "BUSY", "DONE", "TASK", "THREADS", "STATES",
                  "IDLE", "PARKED", "CLAIMED", "GO", "TAKEN", "ASLEEP", "LINE"):  # fmt: skip
         text = text.replace(f"@{name}@", str(globals()[name]))
     return text
@@ -96,6 +94,27 @@ def _numbers(text: str) -> str:
 def _barrier(pause: str) -> str:
     return _numbers(BARRIER).replace("PAUSE", pause)
 
+
+# How a thread that is not patient for ever waits: in the loop `spin`, whose turns %i counts, for at most %limit pauses;
+# then it is counted, once, and offers its core at each turn.
+WAIT = """wait:
+  %i1 = add i64 %i, 1
+  %patient = icmp slt i64 %i, %limit
+  br i1 %patient, label %pause, label %impatient
+pause:
+  PAUSE
+  br label %spin
+impatient:
+  %first = icmp eq i64 %i, %limit
+  br i1 %first, label %count, label %yield
+count:
+  %long_waits_at = getelementptr i8, ptr %sync, i64 @WAITS@
+  %waits = atomicrmw add ptr %long_waits_at, i64 1 monotonic
+  br label %yield
+yield:
+  %ignored = call i32 @chainrule_yield()
+  br label %spin
+"""
 
 # The last to arrive sets the number of arrivals back before it opens the gate, so nobody can arrive at the next barrier
 # before that. The generation is read before arriving: only then is it sure that it has not changed yet.
@@ -106,12 +125,7 @@ entry:
   br i1 %single, label %done, label %look
 look:
   %generation_at = getelementptr i8, ptr %sync, i64 @GENERATION@
-  %aborted_at = getelementptr i8, ptr %sync, i64 @ABORTED@
   %generation = load atomic i64, ptr %generation_at acquire, align 8
-  %aborted = load atomic i64, ptr %aborted_at acquire, align 8
-  %over = icmp ne i64 %aborted, 0
-  br i1 %over, label %done, label %arrive
-arrive:
   %before = atomicrmw add ptr %sync, i64 1 acq_rel
   %mine = add i64 %before, 1
   %last = icmp eq i64 %mine, %threads
@@ -129,46 +143,12 @@ spin:
   %i = phi i64 [ 0, %waiting ], [ %i1, %pause ], [ %i1, %yield ]
   %now = load atomic i64, ptr %generation_at acquire, align 8
   %passed = icmp ne i64 %now, %generation
-  br i1 %passed, label %done, label %look_again
-look_again:
-  %aborted_now = load atomic i64, ptr %aborted_at acquire, align 8
-  %over_now = icmp ne i64 %aborted_now, 0
-  br i1 %over_now, label %done, label %wait
-wait:
-  %i1 = add i64 %i, 1
-  %patient = icmp slt i64 %i, %limit
-  br i1 %patient, label %pause, label %impatient
-pause:
-  PAUSE
-  br label %spin
-impatient:
-  %first = icmp eq i64 %i, %limit
-  br i1 %first, label %count, label %yield
-count:
-  %waits_at = getelementptr i8, ptr %sync, i64 @WAITS@
-  %waits = atomicrmw add ptr %waits_at, i64 1 monotonic
-  br label %yield
-yield:
-  %ignored = call i32 @chainrule_yield()
-  br label %spin
+  br i1 %passed, label %done, label %wait
+WAIT
 done:
   ret void
 }
 """
-
-ABANDON = _numbers("""
-define internal void @abandon(ptr %sync, i64 %threads) nounwind noinline {
-entry:
-  %single = icmp slt i64 %threads, 2
-  br i1 %single, label %done, label %abort
-abort:
-  %aborted_at = getelementptr i8, ptr %sync, i64 @ABORTED@
-  store atomic i64 1, ptr %aborted_at release, align 8
-  br label %done
-done:
-  ret void
-}
-""")
 
 
 def _invoke() -> str:
@@ -337,14 +317,12 @@ give_up:
   store atomic i64 0, ptr %job release, align 8
   ret i64 @ASLEEP@
 begin:
-  %aborted_at = getelementptr i8, ptr %sync, i64 @ABORTED@
   %limit_at = getelementptr i8, ptr %sync, i64 @LIMIT@
   %waits_at = getelementptr i8, ptr %sync, i64 @WAITS@
   %done_at = getelementptr i8, ptr %job, i64 @DONE@
   %task_at = getelementptr i8, ptr %job, i64 @TASK@
   %threads_at = getelementptr i8, ptr %job, i64 @THREADS@
   store atomic i64 0, ptr %sync monotonic, align 8
-  store atomic i64 0, ptr %aborted_at monotonic, align 8
   store atomic i64 0, ptr %waits_at monotonic, align 8
   store i64 %limit, ptr %limit_at, align 8
   store atomic i64 0, ptr %done_at monotonic, align 8
@@ -359,22 +337,7 @@ spin:
   %finished = load atomic i64, ptr %done_at acquire, align 8
   %complete_now = icmp sge i64 %finished, %workers
   br i1 %complete_now, label %done, label %wait
-wait:
-  %i1 = add i64 %i, 1
-  %patient = icmp slt i64 %i, %limit
-  br i1 %patient, label %pause, label %impatient
-pause:
-  PAUSE
-  br label %spin
-impatient:
-  %first = icmp eq i64 %i, %limit
-  br i1 %first, label %count, label %yield
-count:
-  %waits = atomicrmw add ptr %waits_at, i64 1 monotonic
-  br label %yield
-yield:
-  %ignored = call i32 @chainrule_yield()
-  br label %spin
+WAIT
 done:
   %long = load atomic i64, ptr %waits_at monotonic, align 8
   store atomic i64 0, ptr %job release, align 8

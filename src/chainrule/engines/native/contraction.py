@@ -46,9 +46,11 @@ __all__ = ["Contraction", "Epilogue", "Plan", "Store", "Tile", "Touch", "candida
 PARAMETERS = ["ptr a", "ptr b", "ptr c", "ptr arena", "ptr table", "ptr scratch", "i64 thread", "i64 threads"]
 
 
-def emit(module: Module, name: str, plan: Plan, host: Host, epilogue: Epilogue | None = None) -> None:
+def emit(
+    module: Module, name: str, plan: Plan, host: Host, epilogue: Epilogue | None = None, internal: bool = True
+) -> None:
     """Write the function `name` of a contraction into `module`. Without an epilogue the product is stored."""
-    f = Function(module, name, PARAMETERS)
+    f = Function(module, name, PARAMETERS, internal=internal)
     if not plan.contraction.empty:
         _Driver(f, plan, host, epilogue or Store()).batches()
     f.ret()

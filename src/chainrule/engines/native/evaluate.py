@@ -144,7 +144,6 @@ class Evaluator:
         """Elements of a vector, by their numbers; one that is outside is an error, and reads element 0."""
         table = self.grouping.views[self.nodes[n].inputs[0]]
         size = table.shape[0]
-        inside = number
         number = self.m.astype(number, dtypes.int64)
         bad = (number < 0) | (number >= size)
         self._fail(bad, OUT_OF_RANGE, number)
@@ -192,14 +191,13 @@ class Evaluator:
 
 
 def lanes_of(grouping: Grouping, kernel: Kernel, host: Host) -> int:
-    """How many lanes a kernel works with: as many of its widest float as a vector holds."""
+    """How many lanes a kernel works with: as many float32 as a vector holds, or float64 where there are no float32."""
     floats = {
         grouping.nodes[n].dtype for n in [*kernel.nodes, *kernel.inputs] if dtypes.is_float(grouping.nodes[n].dtype)
     }
-    size = 8 if dtypes.float64 in floats and dtypes.float32 not in floats else 4
     if not floats:
-        size = max(2, *[min(8, grouping.nodes[n].dtype.itemsize) for n in kernel.nodes], 4)
-    return host.lanes(size)
+        return host.lanes(max(4, *[grouping.nodes[n].dtype.itemsize for n in kernel.nodes]))
+    return host.lanes(8 if dtypes.float64 in floats and dtypes.float32 not in floats else 4)
 
 
 def reduction(m: Vectors, name: str, a: Value, b: Value) -> Value:

@@ -101,8 +101,7 @@ class SingleWriter:
 
     def _pad(self) -> None:
         a, strides = self.node.attributes, dense_strides(self.node.shape)
-        if self.node.size != self.views[0].shape and any((*a["low"], *a["high"], *a["interior"])):
-            self._fill_zero()
+        self._fill_zero()
         offset = sum(low * s for low, s in zip(a["low"], strides, strict=True))
         self._copy(self.views[0], tuple(s * (i + 1) for s, i in zip(strides, a["interior"], strict=True)), offset)
 
