@@ -42,6 +42,8 @@ REDUCTIONS = {"sum", "prod", "max", "min", "any", "all"}
 class Recipe:
     """Inputs, and steps (primitive, numbers of the operands or constants, attributes)."""
 
+    largest = LARGEST
+
     def __init__(self, seed, count, smooth=False):
         self.rng = np.random.default_rng(seed)
         self.smooth = smooth
@@ -72,7 +74,7 @@ class Recipe:
     def grow(self):
         """Add a step, if one of a few attempts succeeds."""
         for _ in range(20):
-            name = self.pick(SMOOTH if self.smooth else list(ALL))
+            name = self.pick(self.names)
             planned = self.plan(name)
             if planned is None:
                 continue
@@ -80,13 +82,22 @@ class Recipe:
             xs = [self.values[x] if isinstance(x, int) else x for x in operands]
             try:
                 shape, _ = ALL[name].infer(*xs, **attributes)
-                y = ALL[name](*xs, **attributes) if np.prod(shape, dtype=np.int64) <= LARGEST else None
+                y = ALL[name](*xs, **attributes) if np.prod(shape, dtype=np.int64) <= self.largest else None
             except (ChainruleError, ZeroDivisionError):
                 continue
-            if y is not None:
+            if y is not None and self.takes(name, xs, y):
                 self.steps.append((ALL[name], operands, attributes))
                 self.values.append(y)
                 return
+
+    @property
+    def names(self):
+        """The primitives to choose from."""
+        return SMOOTH if self.smooth else list(ALL)
+
+    def takes(self, name, xs, y):
+        """Whether a step that works is wanted."""
+        return True
 
     def plan(self, name):
         """Operands (numbers of values, or constants) and attributes, or None where this choice leads nowhere."""

@@ -678,14 +678,15 @@ class Tape:
         self.seen.append(("finish", message))
 
 
-def test_progress_hears_everything(monkeypatch):
+@pytest.mark.parametrize(("engine", "least"), [("reference", 8), ("native", 4)])  # steps, or chunks and rows
+def test_progress_hears_everything(monkeypatch, engine, least):
     monkeypatch.setattr("chainrule.train.loop.SHOWN_EVERY", 0.0)
     tape = Tape()
-    learn(epochs=2, validation=(X[:10], LABELS[:10]), progress=tape)
+    learn(epochs=2, validation=(X[:10], LABELS[:10]), progress=tape, engine=engine)
     kinds = [kind for kind, _ in tape.seen]
     assert kinds[0] == "start"
     assert kinds.count("epoch") == 2
-    assert kinds.count("step") >= 4  # after each chunk, and before each row
+    assert kinds.count("step") >= least
     last = [standing for kind, standing in tape.seen if kind == "epoch"][-1]
     assert (last.epoch, last.epochs, last.batch, last.batches) == (2, 2, 4, 4)
     assert last.best_epoch in (1, 2)

@@ -299,7 +299,13 @@ COUNTER = source_of(Counter)
 
 ENDINGS = {
     "while workers look for work": "assert counter.run_on(2) == 1000",
-    "while workers sleep": "assert counter.run_on(2) == 1000; time.sleep(0.05); assert threads.pool().asleep",
+    "while workers sleep": """
+assert counter.run_on(2) == 1000
+end = time.perf_counter() + 10  # a busy machine lets them spin for longer
+while not threads.pool().asleep and time.perf_counter() < end:
+    time.sleep(0.01)
+assert threads.pool().asleep
+""",
     "by sys.exit": "assert counter.run_on(2) == 1000; sys.exit(0)",
     "by sys.exit in a caller's thread": """
 def call():
