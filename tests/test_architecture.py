@@ -26,7 +26,7 @@ FLOORS = [
     {"program"},
     {"passes"},
     {"engines"},
-    {"compile", "calling", "resident", "stay"},
+    {"compile", "calling", "resident", "resident_session"},
     {"nn", "optim", "data"},
     {"train"},
     {"cli"},

@@ -17,7 +17,7 @@ from chainrule.compile import Compiled
 from chainrule.engines.base import ChunkSession
 from chainrule.optim import SGD, Adadelta, Adagrad, Adam, Adamax, AdamW, NAdam, Optimizer, RAdam, RMSprop
 from chainrule.optim.chaining import Around
-from chainrule.stay import Stay, enter
+from chainrule.resident_session import Stay, enter
 from chainrule.train.batches import Batch
 from chainrule.train.feed import Feed
 from chainrule.train.metrics import Metric
