@@ -5,6 +5,7 @@ or with another array library. So it may use only the names below and Python's o
 """
 
 import builtins
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -220,3 +221,167 @@ def iota(shape: tuple[int, ...], axis: int | None, dtype: np.dtype) -> np.ndarra
         return np.arange(int(np.prod(shape, dtype=np.int64)), dtype=dtype).reshape(shape)
     line = np.arange(shape[axis], dtype=dtype).reshape([-1 if i == axis else 1 for i in range(len(shape))])
     return np.broadcast_to(line, shape)
+
+
+# -- windows: see primitives.convolve and primitives.window for what the attributes mean
+
+
+def convolve(
+    x: np.ndarray,
+    w: np.ndarray,
+    strides: tuple[int, ...],
+    low: tuple[int, ...],
+    high: tuple[int, ...],
+    input_step: tuple[int, ...],
+    kernel_step: tuple[int, ...],
+) -> np.ndarray:
+    """x (batch, *space, groups, in) with w (*window, groups, in, out): windows in rows, and one product a group."""
+    spatial, window = len(strides), w.shape[:-3]
+    groups, taken, out = w.shape[-3:]
+    places = _windowed(_framed(x, low, high, input_step, 0), window, strides, kernel_step)
+    taps = math.prod(window) * taken
+    kernel = np.moveaxis(w, -3, 0).reshape(groups, taps, out)
+    result = np.zeros((*places.shape[: spatial + 1], groups, out), x.dtype)
+    for g in range(groups if result.size and taps else 0):
+        rows = places[..., g, :].reshape(-1, taps)
+        result[..., g, :] = matmul(rows, kernel[g]).reshape(result[..., g, :].shape)
+    return result
+
+
+def _framed(
+    x: np.ndarray, low: tuple[int, ...], high: tuple[int, ...], steps: tuple[int, ...], fill: float
+) -> np.ndarray:
+    """x (batch, *space, ...) spread by `steps`, with so many elements more (or less) before and after each axis."""
+    spatial = len(low)
+    sizes = [builtins.max(0, (n - 1) * s + 1) for n, s in zip(x.shape[1:], steps, strict=False)]
+    shape = [builtins.max(0, n + a + b) for n, a, b in zip(sizes, low, high, strict=True)]
+    result = np.full((x.shape[0], *shape, *x.shape[spatial + 1 :]), fill, x.dtype)
+    into, of = [slice(None)], [slice(None)]
+    for n, a, step, size in zip(x.shape[1:], low, steps, shape, strict=False):
+        first = builtins.max(0, -(a // step))  # the first element that is not cut off
+        last = builtins.min(n, (size - 1 - a) // step + 1)
+        of.append(slice(first, builtins.max(first, last)))
+        into.append(
+            slice(first * step + a, builtins.max(first, last) * step + a - step + 1 if last > first else 0, step)
+        )
+    if all([s.stop > (s.start or 0) for s in of[1:]]):
+        result[tuple(into)] = x[tuple(of)]
+    return result
+
+
+def _windowed(x: np.ndarray, window: tuple[int, ...], strides: tuple[int, ...], steps: tuple[int, ...]) -> np.ndarray:
+    """A view (batch, *places, *window, ...) of x (batch, *space, ...)."""
+    spatial = len(window)
+    free = [n - builtins.max(0, (k - 1) * step + 1) for n, k, step in zip(x.shape[1:], window, steps, strict=False)]
+    places = [0 if n < 0 else n // stride + 1 for n, stride in zip(free, strides, strict=True)]
+    inner = x.strides[1 : spatial + 1]
+    apart = [s * stride for s, stride in zip(inner, strides, strict=True)]
+    within = [s * step for s, step in zip(inner, steps, strict=True)]
+    shape = (x.shape[0], *places, *window, *x.shape[spatial + 1 :])
+    if 0 in shape:
+        return np.empty(shape, x.dtype)
+    return np.ndarray(shape, x.dtype, x, 0, (x.strides[0], *apart, *within, *x.strides[spatial + 1 :]))
+
+
+def _taps(
+    x: np.ndarray,
+    window: tuple[int, ...],
+    strides: tuple[int, ...],
+    low: tuple[int, ...],
+    high: tuple[int, ...],
+    steps: tuple[int, ...],
+    fill: float,
+) -> np.ndarray:
+    """(batch, *places, taps, channels)"""
+    places = _windowed(_framed(x, low, high, (1,) * len(low), fill), window, strides, steps)
+    spatial = len(window)
+    return places.reshape(*places.shape[: spatial + 1], math.prod(window), x.shape[-1])
+
+
+def window_argmax(x: np.ndarray, window: tuple[int, ...], **attributes: tuple[int, ...]) -> np.ndarray:
+    """The number of the first largest tap of each window; NaN wins, and what is outside does only where all is."""
+    taps = _taps(x, window, **attributes, fill=-np.inf)
+    inside = _taps(np.ones((1, *x.shape[1:-1], 1), bool), window, **attributes, fill=False)
+    found = np.argmax(taps, axis=-2)
+    lost = ~np.take_along_axis(np.broadcast_to(inside, taps.shape), found[..., None, :], -2)[..., 0, :]
+    dtype = np.uint8 if taps.shape[-2] <= 256 else np.int32
+    return np.where(lost, np.argmax(inside, axis=-2), found).astype(dtype)
+
+
+def window_take(
+    x: np.ndarray, winners: np.ndarray, window: tuple[int, ...], **attributes: tuple[int, ...]
+) -> np.ndarray:
+    """The numbered tap of each window; 0 where it lies outside or there is none of this number."""
+    taps = _taps(x, window, **attributes, fill=0)
+    index = winners.astype(np.int64)[..., None, :]
+    known = (index >= 0) & (index < taps.shape[-2])
+    found = np.take_along_axis(taps, np.where(known, index, 0), -2)
+    return np.where(known, found, 0).astype(x.dtype)[..., 0, :]
+
+
+def window_put(
+    dy: np.ndarray,
+    winners: np.ndarray,
+    size: tuple[int, ...],
+    window: tuple[int, ...],
+    strides: tuple[int, ...],
+    low: tuple[int, ...],
+    high: tuple[int, ...],
+    steps: tuple[int, ...],
+) -> np.ndarray:
+    """dy at the numbered tap of each window, added up tap after tap."""
+    framed = np.zeros(
+        (dy.shape[0], *[n + a + b for n, a, b in zip(size, low, high, strict=True)], dy.shape[-1]), dy.dtype
+    )
+    for number, tap in enumerate(np.ndindex(*window)):
+        places = tuple(
+            slice(i * step, i * step + (p - 1) * stride + 1 if p else 0, stride)
+            for i, step, p, stride in zip(tap, steps, dy.shape[1:], strides, strict=False)
+        )
+        framed[(slice(None), *places)] += np.where(winners == number, dy, 0)
+    ends = zip(low, size, strict=True)
+    return framed[(slice(None), *[slice(a, a + n) for a, n in ends])]
+
+
+def patches(
+    x: np.ndarray,
+    window: tuple[int, ...],
+    strides: tuple[int, ...],
+    low: tuple[int, ...],
+    steps: tuple[int, ...],
+    places: tuple[int, ...],
+) -> np.ndarray:
+    """x (batch, *space, groups, in) -> (groups, batch · places, window · in): windows in rows."""
+    axes = zip(x.shape[1:], window, strides, low, steps, places, strict=False)
+    high = tuple((p - 1) * s + (k - 1) * t + 1 - a - n for n, k, s, a, t, p in axes)
+    found = _windowed(_framed(x, low, high, (1,) * len(low), 0), window, strides, steps)
+    return np.moveaxis(found, -2, 0).reshape(x.shape[-2], x.shape[0] * math.prod(places), -1)
+
+
+def depthwise(
+    x: np.ndarray,
+    w: np.ndarray,
+    strides: tuple[int, ...],
+    low: tuple[int, ...],
+    steps: tuple[int, ...],
+    places: tuple[int, ...],
+) -> np.ndarray:
+    """x (batch, *space, channels), w (*window, channels) -> (batch, *places, channels)."""
+    window, channels = w.shape[:-1], x.shape[-1]
+    rows = patches(x[..., None], window, strides, low, steps, places)  # (channels, batch · places, window)
+    return matmul(rows, w.reshape(-1, channels).T[..., None])[..., 0].T.reshape(x.shape[0], *places, channels)
+
+
+def depthwise_gradient(
+    x: np.ndarray,
+    dy: np.ndarray,
+    window: tuple[int, ...],
+    strides: tuple[int, ...],
+    low: tuple[int, ...],
+    steps: tuple[int, ...],
+) -> np.ndarray:
+    """x (batch, *space, channels), dy (batch, *places, channels) -> (*window, channels)."""
+    channels = x.shape[-1]
+    rows = patches(x[..., None], window, strides, low, steps, dy.shape[1:-1])  # (channels, batch · places, window)
+    columns = dy.reshape(-1, channels).T[..., None]
+    return matmul(rows.transpose(0, 2, 1), columns).reshape(channels, *window).transpose(*range(1, len(window) + 1), 0)

@@ -12,7 +12,8 @@ import chainrule as cr
 from chainrule.compile import trace_program
 from chainrule.core.tensor import wrap
 from chainrule.engines.native.lowering import lower
-from chainrule.passes.grouping import Grouping, reduction_sizes
+from chainrule.passes.grouping import Grouping
+from chainrule.passes.kernels import reduction_sizes
 from chainrule.passes.views import in_memory
 from chainrule.primitives import index, layout
 

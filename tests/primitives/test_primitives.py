@@ -8,13 +8,15 @@ import pytest
 
 from chainrule import dtypes, errors
 from chainrule.compile import compile
+from chainrule.control import LOOPS
 from chainrule.core.check import check_gradients
 from chainrule.core.tensor import tensor, wrap
 from chainrule.engines import ENGINES
 from chainrule.primitives import ALL
 from chainrule.primitives.samples import EXTREMES
 
-SAMPLES = [pytest.param(p, s, id=f"{p.name}-{i}") for p in ALL.values() for i, s in enumerate(p.samples)]
+PRIMITIVES = {**ALL, **{p.name: p for p in LOOPS}}
+SAMPLES = [pytest.param(p, s, id=f"{p.name}-{i}") for p in PRIMITIVES.values() for i, s in enumerate(p.samples)]
 ELEMENTWISE = [p for p in ALL.values() if p.kind == "elementwise"]
 FLOATS = [p for p in ELEMENTWISE if any(i.kind == "real" for s in p.samples for i in s.inputs)]
 
@@ -25,7 +27,7 @@ def draw(sample, dtype=np.float64, seed=0):
 
 
 def test_every_primitive_has_samples():
-    assert [p.name for p in ALL.values() if not p.samples] == []
+    assert [p.name for p in PRIMITIVES.values() if not p.samples] == []
 
 
 def differentiable(primitive, sample):
@@ -39,7 +41,7 @@ SMOOTH = [p for p in SAMPLES if differentiable(*p.values)]
 
 def test_what_has_no_derivative_has_no_rule():
     smooth = {p.values[0].name for p in SMOOTH}
-    without = {p.name for p in ALL.values() if p.name not in smooth}
+    without = {p.name for p in PRIMITIVES.values() if p.name not in smooth}
     assert all(ALL[name].vjp is None for name in without)
     assert {"equal", "less", "argmax", "argsort", "iota", "random_bits", "any", "floordiv"} <= without
 
@@ -52,6 +54,7 @@ def test_derivatives_of_order_one_and_two(primitive, sample):
 
 @pytest.mark.parametrize(("primitive", "sample"), SAMPLES)
 @pytest.mark.parametrize("engine", sorted(ENGINES))
+@pytest.mark.filterwarnings("ignore:There is no native code")
 def test_compiled_equals_eager(primitive, sample, engine):
     for dtype in (np.float32, np.float64):
         xs = draw(sample, dtype)

@@ -19,6 +19,7 @@ from chainrule.engines.reference import ReferenceEngine
 from chainrule.errors import ChainruleError
 from chainrule.passes import pipeline
 from chainrule.primitives import ALL, index, layout
+from chainrule.primitives.convolve import windows
 from chainrule.primitives.operators import broadcast_to, cast_to
 from chainrule.program.program import verify
 
@@ -26,7 +27,7 @@ EXACT = {"reference"}
 TOLERANCE = {np.dtype(np.float32): 1e-4, np.dtype(np.float64): 1e-10}  # of engines that round in their own way
 SMOOTH = ["add", "sub", "mul", "neg", "sin", "cos", "tanh", "sigmoid", "softplus", "erf", "atan", "where", "reshape",
           "transpose", "broadcast", "slice", "pad", "concat", "sum", "matmul", "take", "scatter_add",
-          "cumsum"]  # fmt: skip
+          "cumsum", "convolve", "window_take", "window_put"]  # fmt: skip
 LARGEST = 2000
 SHAPES = [(), (1,), (0,), (7,), (3, 4), (1, 5), (4, 1), (2, 0, 3), (2, 3, 4), (17, 9), (130,), (3, 1, 2, 2)]
 TAKES_INTEGERS = {"add", "sub", "mul", "neg", "abs", "sign", "maximum", "minimum", "equal", "less", "less_equal",
@@ -36,6 +37,7 @@ TAKES_TRUTH = {"add", "mul", "maximum", "minimum", "equal", "less", "less_equal"
                "not", "max", "min", "argmax", "argsort", "any", "all"}  # fmt: skip
 ONLY_INTEGERS = {"and", "or", "xor", "not", "shift_left", "shift_right", "floordiv"}
 LAYOUT = {"reshape", "transpose", "broadcast", "slice", "pad", "concat", "take", "scatter_add"}
+WINDOWS = {"convolve", "window_argmax", "window_take", "window_put"}
 REDUCTIONS = {"sum", "prod", "max", "min", "any", "all"}
 
 
@@ -117,6 +119,8 @@ class Recipe:
             return None
         if x.dtype == dtypes.bool_ and name not in TAKES_TRUTH | LAYOUT:
             return None
+        if name in WINDOWS:
+            return self.convolve(i, x) if name == "convolve" else self.windowed(name, i, x)
         if name in LAYOUT or name == "matmul":
             return getattr(self, name)(i, x)
         if name in REDUCTIONS:
@@ -204,6 +208,41 @@ class Recipe:
             return None
         other = (*x.shape[:-2], x.shape[-1], x.shape[-2])
         return [i, self.like(other, x.dtype)], {}
+
+    def several(self, count, *options):
+        return tuple(self.pick(options) for _ in range(count))
+
+    def convolve(self, i, x):
+        spatial = x.ndim - 3
+        if spatial < 0 or not dtypes.is_float(x.dtype):
+            return None
+        kernel = (*self.several(spatial, 1, 2, 3), *x.shape[-2:], self.pick([1, 2, 17]))
+        names = ("strides", "input_step", "kernel_step")
+        attributes = {name: self.several(spatial, 1, 1, 2, 3) for name in names}
+        ends = {"low": self.several(spatial, 0, 1, 2, -1), "high": self.several(spatial, 0, 1, 2)}
+        return [i, self.like(kernel, x.dtype)], {**attributes, **ends}
+
+    def windowed(self, name, i, x):
+        spatial = x.ndim - 2
+        if spatial < 0 or not dtypes.is_float(x.dtype):
+            return None
+        window, strides, steps = (self.several(spatial, 1, 2, 3) for _ in range(3))
+        low, high = (self.several(spatial, 0, 1) for _ in range(2))
+        attributes = {"window": window, "strides": strides, "low": low, "high": high, "steps": steps}
+        if name == "window_argmax":
+            return [i], attributes
+        places = x.shape[1:-1]
+        if name == "window_take":
+            axes = zip(places, window, strides, low, high, steps, strict=True)
+            shape = (x.shape[0], *[windows(*axis) for axis in axes], x.shape[-1])
+        else:  # as many places as the gradient has
+            axes = zip(places, window, strides, low, high, steps, strict=True)
+            attributes["size"] = tuple((p - 1) * s + (k - 1) * t + 1 - a - b for p, k, s, a, b, t in axes)
+            shape = x.shape
+            if min(attributes["size"], default=1) < 1:
+                return None
+        winners = wrap(np.asarray(self.rng.integers(0, int(np.prod(window)), shape), np.uint8))
+        return [i, winners], attributes
 
     def run(self, *inputs):
         """All values made by the steps, from other inputs of the same types."""

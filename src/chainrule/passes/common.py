@@ -1,17 +1,8 @@
 """Common subexpressions: equal operations on equal inputs are computed once."""
 
 from collections.abc import Hashable
-from typing import Any
 
-import numpy as np
-
-from chainrule.program.program import INPUT, Builder, Node, Program, rewrite
-
-
-def _key(value: Any) -> Hashable:
-    if isinstance(value, np.ndarray):
-        return value.shape, value.dtype.name, value.tobytes()
-    return value  # type: ignore[no-any-return]
+from chainrule.program.program import INPUT, Builder, Node, Program, plain, rewrite
 
 
 def common(program: Program) -> Program:
@@ -21,7 +12,7 @@ def common(program: Program) -> Program:
     def rule(builder: Builder, node: Node) -> int | None:
         if node.primitive is INPUT:
             return None
-        key = (node.primitive, node.inputs, tuple((name, _key(value)) for name, value in node.attributes.items()))
+        key = (node.primitive, node.inputs, plain(node.attributes))
         if key not in seen:
             seen[key] = builder.add(node)
         return seen[key]

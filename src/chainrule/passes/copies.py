@@ -7,7 +7,7 @@ things up, are put in order first.
 
 from dataclasses import replace
 
-from chainrule.passes.grouping import reduction_sizes
+from chainrule.passes.kernels import reduction_sizes
 from chainrule.passes.views import View, extend_views, in_memory, is_lookup, layout_view, split
 from chainrule.primitives import contract, layout
 from chainrule.primitives import elementwise as e

@@ -15,46 +15,18 @@ Rules, applied to the nodes in the order of their depth (the contractions and re
   6  A value that a later kernel reads is stored, unless a short chain of cheap nodes over stored values makes it again.
 """
 
-from dataclasses import dataclass, field
-from typing import Literal
-
-from chainrule import dtypes
+from chainrule.passes.convolutions import by_places, patches
+from chainrule.passes.kernels import Kernel, Kind, Level, along_rows, few_columns, reduction_sizes, rows_of
 from chainrule.passes.views import View, in_memory, is_lookup, split, views
 from chainrule.primitives import contract
-from chainrule.program.program import Node, Program
-
-Kind = Literal["contract", "rows", "columns", "single"]
-Level = Literal["full", "row", "column"]
+from chainrule.primitives.window import window_argmax, window_take
+from chainrule.program.program import Program
 
 CHEAP = {"add", "sub", "mul", "neg", "less", "less_equal", "equal", "where", "maximum", "minimum", "cast", "fma", "fms",
          "fnma", "copy", "and", "or", "not", "abs"}  # fmt: skip
-FEW_COLUMNS = 4  # a contraction into at most so many columns is a row operation
 AGAIN = 3  # nodes of a chain that is rather computed again than stored
 BEFORE = (0, 1 << 30)  # the place of what depends on inputs alone
 REDUCTIONS = ("sum", "prod", "max", "min", "any", "all")
-
-
-@dataclass(eq=False)
-class Kernel:
-    """Nodes that are computed together. `sizes`: (R, C) of rows, (stack, R, C) of columns and contractions."""
-
-    kind: Kind
-    sizes: tuple[int, ...]
-    place: tuple[int, int]  # its order among the kernels
-    nodes: list[int] = field(default_factory=list)
-    outputs: list[int] = field(default_factory=list)  # the nodes whose values are stored
-    inputs: list[int] = field(default_factory=list)  # the nodes whose stored values are read
-
-    @property
-    def size(self) -> int:
-        """The number of elements of a full value."""
-        result = 1
-        for n in self.sizes:
-            result *= n
-        return result
-
-    def __repr__(self) -> str:
-        return f"{self.kind} {' × '.join(map(str, self.sizes))}"
 
 
 class Grouping:
@@ -98,6 +70,10 @@ class Grouping:
         """Whether it puts elements along some axes together."""
         return self.nodes[n].primitive.kind == "reduce"
 
+    def virtual(self, n: int) -> bool:
+        """Whether it is never stored: windows in rows, made by the product that reads them."""
+        return self.nodes[n].primitive is patches
+
     def operands(self, n: int) -> list[View]:
         """The views of the inputs of a node, without a table that it looks things up in."""
         inputs = self.nodes[n].inputs
@@ -140,6 +116,8 @@ class Grouping:
 
     def free(self, n: int) -> bool:
         """Rule 5: whether it is computed again by every kernel that asks."""
+        if self.virtual(n):
+            return True
         cheap = self.nodes[n].primitive.name in CHEAP and self.nodes[n].size > 1
         return cheap and n not in self.home and self.position(n) == (0, -1)
 
@@ -154,11 +132,19 @@ class Grouping:
         if not self.elementwise(n) or kernel.kind == "single" or depth == 0:
             return False
         level = self.level(kernel, n)
-        if level is None or (kernel.kind == "contract" and level != "full"):
+        if level is None or (kernel.kind == "contract" and (level != "full" or self._in_parts(kernel))):
             return False
         if is_lookup(self.nodes, self.nodes[n]) and not self._table_at_hand(kernel, n):
             return False
         return all(self._operand_fits(kernel, level, view, depth) for view in self.operands(n))
+
+    def _in_parts(self, kernel: Kernel) -> bool:
+        """Whether a product over the places of windows: so many that partial sums have to be stored."""
+        for n in kernel.nodes:
+            if self.nodes[n].primitive is contract.matmul:
+                a = self.views[self.nodes[n].inputs[0]]
+                return self.virtual(a.base) and by_places(a.shape, a.strides, self.nodes[a.base].shape)
+        return False
 
     def _table_at_hand(self, kernel: Kernel, n: int) -> bool:
         table = self.views[self.nodes[n].inputs[0]].base
@@ -180,7 +166,7 @@ class Grouping:
             return False
         of_x = self.level(kernel, x)
         if not (
-            view.dense if of_x == level else of_x == "row" and level == "full" and _along_rows(kernel, view, blocks)
+            view.dense if of_x == level else of_x == "row" and level == "full" and along_rows(kernel, view, blocks)
         ):
             return False
         return home is kernel or self.fits(kernel, x, depth - 1)
@@ -207,7 +193,7 @@ class Grouping:
             if (id(kernel), n) in self.placed:  # it is computed there already: that value is stored
                 self.home[n] = kernel
                 return
-        sizes = _rows_of(self.nodes[n])
+        sizes = rows_of(self.nodes[n])
         for kernel in self.late if not early else self.early:  # with others of its shape
             plain = all(self.elementwise(k) for k in kernel.nodes)
             alike = kernel.kind == "rows" and kernel.sizes == sizes and plain and kernel.place > position
@@ -249,17 +235,14 @@ class Grouping:
 
     def _place(self, n: int) -> None:
         node = self.nodes[n]
-        if not self.computed(n) or n in self.home:
+        if not self.computed(n) or n in self.home or self.virtual(n):
             return
         if node.primitive is contract.matmul:
             self._place_product(n)
         elif node.primitive.name in REDUCTIONS:
             self._place_reduction(n)
         elif not self.elementwise(n):
-            for x in self.bases(n):
-                self._store(x)
-            kernel = self._new("single", (node.size,))
-            self._join(kernel, n)
+            self._place_single(n)
         elif node.size == 1:
             self._place_scalar(n)
         else:
@@ -269,10 +252,27 @@ class Grouping:
                 if self.fits(kernel, n):
                     self._join(kernel, n)
 
+    def _place_single(self, n: int) -> None:
+        for x in self.bases(n):
+            self._store(x)
+        found = self._search_of(n)
+        self._join(self._new("single", (self.nodes[n].size,)) if found is None else self.home[found], n)
+
+    def _search_of(self, n: int) -> int | None:
+        """The search for the largest elements of windows, where a node reads these: both are done at once."""
+        node = self.nodes[n]
+        if node.primitive is not window_take:
+            return None
+        x, winners = (self.views[i] for i in node.inputs)
+        search = self.nodes[winners.base]
+        same = search.primitive is window_argmax and winners.dense and self.views[search.inputs[0]] == x
+        alone = same and self.home[winners.base].nodes == [winners.base]
+        return winners.base if alone and search.attributes == node.attributes else None
+
     def _place_product(self, n: int) -> None:
         node = self.nodes[n]
         for x in self.bases(n):
-            self._store(x)
+            self._store(self.bases(x)[0] if self.virtual(x) else x)
         rows, columns = node.shape[-2:]
         kernel = self._new("contract", (node.size // (rows * columns), rows, columns))
         if few_columns(self.program, self.views, n):
@@ -318,7 +318,13 @@ class Grouping:
                 direct = kernel.kind == "single" or self.nodes[n].primitive is contract.matmul
                 for k, x in enumerate(self.bases(n)):
                     table = k == 0 and is_lookup(self.nodes, self.nodes[n])
-                    if self.computed(x) and (direct or table) and not (kernel.kind == "single" and x in members):
+                    if self.virtual(x):
+                        continue
+                    if (
+                        self.computed(x)
+                        and (direct or table or self.virtual(n))
+                        and not (kernel.kind == "single" and x in members)
+                    ):
                         keep.add(x)
                     elif self.computed(x) and x not in members:
                         readers.setdefault(x, {})[id(kernel)] = kernel
@@ -377,45 +383,3 @@ class Grouping:
                     used.update(self.bases(n))
             kernel.nodes = alive[::-1]
         self.kernels = [kernel for kernel in self.kernels if kernel.nodes]
-
-
-def _along_rows(kernel: Kernel, view: View, blocks: list[list[tuple[int, int]]]) -> bool:
-    """Whether a view repeats one value for each row."""
-    rows, columns = kernel.sizes
-    return view.offset == 0 and blocks[0] in ([], [(rows, 1)]) and blocks[1] in ([], [(columns, 0)])
-
-
-def _rows_of(node: Node) -> tuple[int, int]:
-    """Rows and columns of an elementwise kernel: the last axis that is longer than 1 gives the columns."""
-    for n in reversed(node.shape):
-        if n > 1:
-            return node.size // n, n
-    return 1, 1
-
-
-def reduction_sizes(shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[Kind, tuple[int, ...]]:
-    """How a reduction over one block of axes is cut: (R, C) along rows, or (stack, R, C) down columns."""
-    reduced = [a for a in axes if shape[a] > 1]
-    size = 1
-    for n in shape:
-        size *= n
-    count = 1
-    for a in reduced:
-        count *= shape[a]
-    inner = 1
-    for n in shape[(reduced[-1] if reduced else len(shape) - 1) + 1 :]:
-        inner *= n
-    if inner == 1:
-        return "rows", (size // count, count)
-    return "columns", (size // count // inner, count, inner)
-
-
-def few_columns(program: Program, found: list[View], n: int) -> bool:
-    """Rule 1: whether a product is computed by dot products along the rows."""
-    node = program.nodes[n]
-    a, b = (found[x] for x in node.inputs)
-    rows, columns = node.shape[-2:]
-    depth = a.shape[-1]
-    floats = node.dtype in (dtypes.float32, dtypes.float64)
-    along = (depth == 1 or (a.strides[-1] == 1 and b.strides[-2] == 1)) and rows > 1
-    return floats and node.size == rows * columns and columns <= FEW_COLUMNS and along

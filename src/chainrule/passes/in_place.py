@@ -9,7 +9,8 @@ import heapq
 from dataclasses import dataclass
 
 from chainrule import dtypes
-from chainrule.passes.grouping import Grouping, Kernel
+from chainrule.passes.grouping import Grouping
+from chainrule.passes.kernels import Kernel
 from chainrule.passes.views import is_lookup
 
 MAY_FAIL = ("take", "scatter_add")

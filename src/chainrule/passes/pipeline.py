@@ -1,12 +1,16 @@
-"""The passes every Program goes through, in this order, whatever engine runs it. Verified after each."""
+"""The passes every Program goes through, in this order, whatever engine runs it. Verified after each.
+
+The body of a loop goes through them by itself, first.
+"""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from chainrule.passes.common import common
 from chainrule.passes.dead import dead, forget_order
 from chainrule.passes.fold import fold
 from chainrule.passes.simplify import simplify
-from chainrule.program.program import Program, verify
+from chainrule.program.program import Builder, Node, Program, rewrite, verify
 
 Pass = Callable[[Program], Program]
 
@@ -15,6 +19,12 @@ PIPELINE: tuple[Pass, ...] = (dead, fold, simplify, common, dead, forget_order)
 
 def optimise(program: Program) -> Program:
     """The Program after all passes."""
+    program = rewrite(program, _optimise_bodies)
     for rewrite_program in PIPELINE:
         program = verify(rewrite_program(program))
     return program
+
+
+def _optimise_bodies(builder: Builder, node: Node) -> int | None:
+    bodies = {name: optimise(x) for name, x in node.attributes.items() if isinstance(x, Program)}
+    return builder.add(replace(node, attributes=node.attributes | bodies)) if bodies else None

@@ -4,12 +4,16 @@ A reduction of everything goes along the rows first, while they are at hand, and
 In half precision what takes several steps is done in float32 and rounded once.
 """
 
+from math import prod
+
 from chainrule import dtypes
 from chainrule.core.primitive import Shape
 from chainrule.primitives import elementwise as e
 from chainrule.primitives import index
 from chainrule.program.program import Builder, Node, Program, rewrite
 
+LONG = 1024  # numbers in a column from which on it is summed in portions
+PORTIONS = 8  # how many there must be
 ONE_AXIS = ("argmax", "argmin")
 
 
@@ -38,7 +42,20 @@ def blocks(shape: Shape, axes: tuple[int, ...]) -> list[tuple[int, ...]]:
     if not found:
         found = [[]]
     found[0] += inner
-    return [tuple(sorted(block)) for block in found]
+    return [part for block in found for part in _in_portions(shape, sorted(block))]
+
+
+def _in_portions(shape: Shape, block: list[int]) -> list[tuple[int, ...]]:
+    """A long sum down columns, over several axes: first within each index of the outermost one. Threads can share that
+    out, and fewer numbers are added up in one go."""
+    long = [a for a in block if shape[a] > 1]
+    count, columns = (
+        prod(shape[a] for a in long),
+        prod(shape[a] for a in range(len(shape)) if a > max(block, default=0)),
+    )
+    if len(long) < 2 or columns == 1 or count < LONG or shape[long[0]] < PORTIONS:
+        return [tuple(block)]
+    return [tuple(a for a in block if a != long[0]), (long[0],)]
 
 
 def reductions(program: Program) -> Program:

@@ -1,5 +1,6 @@
 """Transposed products: (A · B)ᵀ = Bᵀ · Aᵀ, so that what follows a product meets it the way it is written."""
 
+from chainrule.passes.convolutions import patches
 from chainrule.primitives import contract, layout
 from chainrule.program.program import Builder, Node, Program, rewrite
 
@@ -13,6 +14,7 @@ def transposes(program: Program) -> Program:
         if node.primitive is layout.transpose
         and readers[node.inputs[0]] == 1
         and program.nodes[node.inputs[0]].primitive is contract.matmul
+        and not _of_patches(program, program.nodes[node.inputs[0]].inputs[0])
         and node.attributes["axes"] == (*range(node.ndim - 2), node.ndim - 1, node.ndim - 2)
     }
     turned = {id(program.nodes[i]) for i in alone.values()}
@@ -30,6 +32,12 @@ def transposes(program: Program) -> Program:
         )
 
     return rewrite(program, rule)
+
+
+def _of_patches(program: Program, x: int) -> bool:
+    """Whether an operand is never stored, which only a left one can be."""
+    node = program.nodes[x]
+    return node.primitive is patches or (node.primitive is layout.transpose and _of_patches(program, node.inputs[0]))
 
 
 def _transposed(builder: Builder, x: int, axes: tuple[int, ...], like: Node) -> int:

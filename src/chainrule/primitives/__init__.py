@@ -2,9 +2,9 @@
 
 from chainrule.core import autodiff
 from chainrule.core.primitive import Primitive
-from chainrule.primitives import contract, elementwise, index, indexing, layout, operators, reduce
+from chainrule.primitives import contract, convolve, elementwise, index, indexing, layout, operators, reduce, window
 
-FAMILIES = (elementwise, layout, reduce, contract, index)
+FAMILIES = (elementwise, layout, reduce, contract, convolve, index, window)
 ALL: dict[str, Primitive] = {
     p.name: p for family in FAMILIES for p in vars(family).values() if isinstance(p, Primitive)
 }
@@ -14,10 +14,12 @@ __all__ = [
     "FAMILIES",
     "autodiff",
     "contract",
+    "convolve",
     "elementwise",
     "index",
     "indexing",
     "layout",
     "operators",
     "reduce",
+    "window",
 ]

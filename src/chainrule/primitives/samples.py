@@ -10,7 +10,10 @@ EXTREMES = (0.0, -0.0, 1.0, -1.0, 0.5, 300.0, -300.0, 1e-42, -1e-42, 3e38, float
 
 @dataclass(frozen=True)
 class Input:
-    """One input: random numbers of a kind between `low` and `high`, no two closer than `apart`, or given values."""
+    """One input: random numbers of a kind between `low` and `high`, no two closer than `apart`, or given values.
+
+    Real ones have the dtype that a test asks for, unless `dtype` says which.
+    """
 
     shape: tuple[int, ...]
     kind: str = "real"
@@ -18,9 +21,11 @@ class Input:
     high: float = 2.0
     apart: float = 0.0
     values: tuple[Any, ...] = ()
+    dtype: np.dtype | None = None
 
     def draw(self, rng: np.random.Generator, dtype: np.dtype) -> np.ndarray:
         """An array; `dtype` is that of real inputs."""
+        dtype = self.dtype or dtype
         if self.values:
             return np.asarray(self.values, np.uint32 if self.kind == "bits" else dtype).reshape(self.shape)
         if self.kind == "bits":
@@ -52,6 +57,11 @@ class Sample:
 def real(*shape: int, low: float = -2.0, high: float = 2.0, apart: float = 0.0) -> Input:
     """Uniform real numbers."""
     return Input(shape, "real", low, high, apart)
+
+
+def double(*shape: int) -> Input:
+    """Uniform real numbers, always float64: for attributes that fix the dtype."""
+    return Input(shape, dtype=np.dtype(np.float64))
 
 
 def integer(*shape: int, low: int = -5, high: int = 6) -> Input:

@@ -11,8 +11,8 @@ from chainrule.engines.native.plan import FIRST, NativePlan, PlannedKernel
 from chainrule.engines.native.storage import DENSE
 from chainrule.errors import CompileError
 from chainrule.passes.copies import ALONG_AN_AXIS, IN_ORDER, matrix
-from chainrule.passes.grouping import Kernel, Level
 from chainrule.passes.in_place import may_fail
+from chainrule.passes.kernels import Kernel, Level
 from chainrule.passes.views import View, in_memory, is_lookup
 from chainrule.primitives import contract
 
@@ -85,7 +85,10 @@ def _operands(plan: NativePlan, planned: PlannedKernel) -> Iterator[str]:
             if is_lookup(grouping.nodes, node) and k == 0 and kernel.kind != "single":
                 fits = view.base not in members
             elif node.primitive is contract.matmul:
-                fits = view.base not in members and matrix(view) is not None
+                windows = k == 0 and grouping.virtual(view.base)
+                fits = windows or (view.base not in members and matrix(view) is not None)
+            elif grouping.virtual(n):
+                fits = view.base not in members and view.dense
             elif kernel.kind == "single":
                 ordered = node.primitive.kind in IN_ORDER or node.primitive.name in ALONG_AN_AXIS
                 fits = not ordered or view.dense

@@ -8,7 +8,7 @@ from typing import Any
 from chainrule.engines.native.evaluate import Evaluator, Spot, ended, neutral, reduction
 from chainrule.engines.native.ir import Index
 from chainrule.engines.native.values import Value
-from chainrule.passes.grouping import Level
+from chainrule.passes.kernels import Level
 from chainrule.passes.views import View
 
 GROUP = 4  # vectors side by side

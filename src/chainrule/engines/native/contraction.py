@@ -39,7 +39,8 @@ from chainrule.engines.native.host import Host
 from chainrule.engines.native.ir import SCALARS, Function, Index, Module
 from chainrule.engines.native.microkernel import Epilogue, Shape, Store, Tile, Touch, microkernel
 from chainrule.engines.native.packing import Packer
-from chainrule.engines.native.tiles import Contraction, Plan, candidates, choose
+from chainrule.engines.native.tiles import Contraction, Plan, Window, candidates, choose
+from chainrule.engines.native.window_rows import set_out
 
 __all__ = ["Contraction", "Epilogue", "Plan", "Store", "Tile", "Touch", "candidates", "choose", "emit"]
 
@@ -122,7 +123,9 @@ class _Block:
         """The tiles [lo, hi): pack them, then panel after panel."""
         f, plan = self.f, self.plan
         self.start = self._row(lo)
-        if plan.pack_a:
+        if self.c.window is not None:
+            self._set_out(self.c.window, hi)
+        elif plan.pack_a:
             self._each_tile(lo, hi, self._pack_tile)
         # Panels that are full go in a loop; those at the end which are narrower or hold padding are written apart.
         whole = self.c.columns // plan.width
@@ -196,6 +199,11 @@ class _Block:
     def _operand_a(self, row: Index, rows: int) -> tuple[str, int, int]:
         """The address of A[row, k], the stride of rows and of depth."""
         f, c = self.f, self.c
+        if c.window is not None:
+            windows, element = (0, row) if c.by_places else (f.sub(row, self.start), 0)
+            offset = f.add(f.mul(windows, c.window.row), element)
+            at = f.address(self.d.packed_a, offset, self.d.packed)
+            return (at, 1, c.window.row) if c.by_places else (at, c.window.row, 1)
         if self.plan.pack_a:
             offset = f.mul(f.sub(row, self.start), self.depth)
             return f.address(self.d.packed_a, offset, self.d.packed), 1, rows
@@ -204,6 +212,14 @@ class _Block:
     def _element_of_a(self, row: Index) -> str:
         f, c = self.f, self.c
         return f.address(self.d.a, f.add(f.mul(row, c.a_row), f.mul(self.k, c.a_depth)), self.d.name)
+
+    def _set_out(self, window: Window, hi: Index) -> None:
+        """The windows of this block: their elements in rows, one after the other."""
+        f, end = self.f, self._row(hi)
+        places, count, elements = (
+            (self.k, self.depth, (self.start, end)) if self.c.by_places else (self.start, f.sub(end, self.start), None)
+        )
+        set_out(f, self.d.host, self.c.dtype, window, self.d.a, places, count, self.d.packed_a, elements)
 
     def _pack_tile(self, tile: Index, row: Index, rows: int) -> None:
         c, packer = self.c, self.d.packer

@@ -14,8 +14,9 @@ from chainrule.engines.native.plan import STOP, WATCH, NativePlan, PlannedKernel
 from chainrule.engines.native.rows import RowWriter
 from chainrule.engines.native.singles import SingleWriter
 from chainrule.engines.native.values import Value, Vectors
-from chainrule.passes.copies import matrix
+from chainrule.engines.native.windows import WindowWriter
 from chainrule.passes.views import View
+from chainrule.primitives import contract
 
 EPOCH = (
     "ptr arena",
@@ -63,6 +64,9 @@ def _kernel(plan: NativePlan, planned: PlannedKernel, module: Module) -> None:
         _columns(planned, evaluator)
     elif planned.form == "narrow":
         narrow.write(planned, evaluator)
+    elif planned.form == "window":
+        lo, hi = units(f, planned.share)
+        WindowWriter(evaluator).write(lo, hi)
     elif planned.form == "single":
         _alone(f, lambda: SingleWriter(evaluator).write())
     else:
@@ -262,12 +266,13 @@ def _calls(plan: NativePlan, f: Function, scratch: str, kernels: list[PlannedKer
 def _operands(plan: NativePlan, f: Function, planned: PlannedKernel) -> list[str]:
     """Where A, B and C of a contraction begin."""
     grouping = plan.grouping
-    product = next(n for n in planned.kernel.nodes if grouping.nodes[n].primitive.kind == "contract")
+    product = next(n for n in planned.kernel.nodes if grouping.nodes[n].primitive is contract.matmul)
     a, b = (grouping.views[x] for x in grouping.nodes[product].inputs)
+    if grouping.virtual(a.base):
+        a = grouping.views[grouping.nodes[a.base].inputs[0]]
     if planned.turned:
         a, b = b, a
     found = [_pointer(plan, f, view.base, view.offset) for view in (a, b)]
-    assert matrix(a) is not None
     return [*found, _pointer(plan, f, planned.result, 0)]
 
 

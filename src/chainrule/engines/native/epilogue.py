@@ -17,6 +17,7 @@ class NodesEpilogue:
         self.grouping, self.kernel = plan.grouping, planned.kernel
         self.members = set(self.kernel.nodes)
         self.product = next(n for n in self.kernel.nodes if self.grouping.nodes[n].primitive is contract.matmul)
+        self.following = [n for n in self.kernel.nodes if self.grouping.elementwise(n)]
         self.alike = {x for x in [*self.kernel.inputs, *self.kernel.outputs] if self._alike(x)}
         read = [x for x in self.kernel.inputs if x in self.alike and plan.places[x].external is None]
         self.touches = tuple(Touch("arena", plan.places[x].offset, self.grouping.nodes[x].dtype.itemsize) for x in read)
@@ -29,7 +30,7 @@ class NodesEpilogue:
         node = self.grouping.nodes[x]
         if node.size != self.kernel.size:
             return False
-        reads = [v for n in self.kernel.nodes if n != self.product for v in self.grouping.operands(n) if v.base == x]
+        reads = [v for n in self.following for v in self.grouping.operands(n) if v.base == x]
         return bool(reads) and all(v.dense for v in reads)
 
     def begin(self, tile: Tile) -> None:
@@ -37,9 +38,7 @@ class NodesEpilogue:
         self.evaluator = Evaluator(self.grouping, self.kernel, tile.f, tile.m.lanes, self.plan.host, self.plan.places)
         self.corners = {x: tile.corner(self.evaluator.pointers[x], self.grouping.nodes[x].dtype) for x in self.alike}
         self.shared: dict[object, Value] = {}
-        for n in self.kernel.nodes:
-            if n == self.product:
-                continue
+        for n in self.following:
             for view in self.grouping.operands(n):
                 if view.base in self.alike or view.base in self.members:
                     continue
@@ -60,10 +59,9 @@ class NodesEpilogue:
         """The nodes on vector j of row r; the outputs are written."""
         values: dict[object, Value] = {self.product: Value(self.evaluator.m, accumulator.x, accumulator.dtype)}
         spot = Spot((), 0, tile.mask(j), j)
-        for n in self.kernel.nodes:
-            if n != self.product:
-                operands = [self._value(tile, view, r, j, mask, values) for view in self.grouping.operands(n)]
-                values[n] = self.evaluator.compute(n, operands, spot)
+        for n in self.following:
+            operands = [self._value(tile, view, r, j, mask, values) for view in self.grouping.operands(n)]
+            values[n] = self.evaluator.compute(n, operands, spot)
         for n in self.kernel.outputs:
             self.evaluator.m.store(values[n], self.corners[n], tile.displacement(r, j), mask)
 

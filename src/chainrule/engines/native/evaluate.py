@@ -12,7 +12,8 @@ from chainrule import dtypes
 from chainrule.engines.native.host import Host
 from chainrule.engines.native.ir import SCALARS, Function, Index
 from chainrule.engines.native.values import Mask, Value, Vectors
-from chainrule.passes.grouping import Grouping, Kernel, Level
+from chainrule.passes.grouping import Grouping
+from chainrule.passes.kernels import Kernel, Level
 from chainrule.passes.views import Extents, View, is_lookup
 from chainrule.primitives import index as index_primitives
 from chainrule.program.program import CONSTANT

@@ -15,7 +15,8 @@ from chainrule.engines.native.ir import Index
 from chainrule.engines.native.rows import RowWriter, passes
 from chainrule.engines.native.transposing import load_columns, store_columns, sums_across
 from chainrule.engines.native.values import Value
-from chainrule.passes.grouping import Grouping, Kernel, Level
+from chainrule.passes.grouping import Grouping
+from chainrule.passes.kernels import Kernel, Level
 from chainrule.passes.views import Extents, View
 from chainrule.primitives import contract
 from chainrule.primitives import index as index_primitives

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from mmap import PAGESIZE
 
-from chainrule.engines.native import narrow, sorting
+from chainrule.engines.native import narrow, sorting, windows
 from chainrule.engines.native.columns import group_of
 from chainrule.engines.native.division import Batches, Columns, Flat, Rows, Share, Single
 from chainrule.engines.native.evaluate import Place, lanes_of
@@ -15,8 +15,9 @@ from chainrule.engines.native.singles import division_of_single
 from chainrule.engines.native.storage import DENSE, Storage, contraction_of, product_of, storages
 from chainrule.engines.native.tiles import Plan as TilePlan
 from chainrule.engines.native.tiles import choose
-from chainrule.passes.grouping import Grouping, Kernel
+from chainrule.passes.grouping import Grouping
 from chainrule.passes.in_place import Schedule, schedule
+from chainrule.passes.kernels import Kernel
 from chainrule.passes.views import in_memory, is_lookup
 from chainrule.primitives import contract
 from chainrule.program.program import CONSTANT, Program
@@ -39,7 +40,7 @@ class PlannedKernel:
     kernel: Kernel
     name: str
     lanes: int
-    form: str  # contract, rows, flat, narrow, columns, single
+    form: str  # contract, rows, flat, narrow, columns, single, window
     share: Share
     tiles: TilePlan | None = None
     result: int = -1  # of a contraction: the output that its partial sums are kept in
@@ -83,7 +84,7 @@ class NativePlan:
                 width = max(4, nodes[n].dtype.itemsize)
                 if nodes[n].primitive is contract.matmul:
                     products += nodes[n].size * nodes[nodes[n].inputs[0]].shape[-1] * width
-                else:
+                elif not self.grouping.virtual(n):
                     elements += nodes[n].size * width
         return products / (self.host.vector_bytes * 5e3) + elements / (self.host.vector_bytes * 1e3)
 
@@ -125,6 +126,8 @@ def _planned(plan: NativePlan, kernel: Kernel, name: str) -> PlannedKernel:
         group = group_of(columns, lanes)
         share: Share = Columns(-(-vectors // group), group * lanes) if stack == 1 else Batches(stack)
         return PlannedKernel(kernel, name, lanes, "columns", share)
+    if kernel.kind == "single" and grouping.nodes[kernel.nodes[0]].primitive.kind == "window":
+        return PlannedKernel(kernel, name, lanes, "window", windows.share_of(grouping, kernel, lanes))
     if kernel.kind == "single":
         scratch = sorting.scratch_bytes(grouping, kernel)
         return PlannedKernel(kernel, name, lanes, "single", division_of_single(grouping, kernel), scratch_bytes=scratch)
@@ -321,7 +324,7 @@ def _own(plan: NativePlan, planned: PlannedKernel, x: int, writes: bool) -> obje
         return "the first thread"
     if isinstance(share, Flat):
         return (share, planned.lanes, node.size) if writes or node.size > 1 else None
-    if planned.form == "single":
+    if planned.form in ("single", "window"):
         return None
     batch = kernel.sizes[0] if len(kernel.sizes) == 3 else 1
     mark = (share, node.size, batch)
@@ -339,6 +342,8 @@ def _own_read(plan: NativePlan, planned: PlannedKernel, n: int, k: int) -> bool:
     grouping, kernel, share = plan.grouping, planned.kernel, planned.share
     node, view = grouping.nodes[n], grouping.views[grouping.nodes[n].inputs[k]]
     size = grouping.nodes[view.base].size
+    if grouping.virtual(n):
+        return False
     if not view.dense:
         panel = node.primitive is contract.matmul and view.base in plan.storage
         return panel and k == 1 and isinstance(share, Columns) and not planned.turned and _straight(planned)

@@ -9,7 +9,8 @@ from typing import Any
 from chainrule.engines.native.evaluate import Evaluator, Spot, across, ended, neutral, reduction
 from chainrule.engines.native.ir import Index
 from chainrule.engines.native.values import Value
-from chainrule.passes.grouping import Grouping, Kernel, Level
+from chainrule.passes.grouping import Grouping
+from chainrule.passes.kernels import Kernel, Level
 from chainrule.passes.views import View
 from chainrule.primitives import contract
 

@@ -8,7 +8,8 @@ from chainrule.engines.native.evaluate import OUT_OF_RANGE, Evaluator, neutral
 from chainrule.engines.native.ir import SCALARS, Index
 from chainrule.engines.native.sorting import argsort
 from chainrule.engines.native.values import Value, Vectors
-from chainrule.passes.grouping import Grouping, Kernel
+from chainrule.passes.grouping import Grouping
+from chainrule.passes.kernels import Kernel
 from chainrule.passes.views import View, dense_strides
 
 

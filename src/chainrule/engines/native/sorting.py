@@ -9,7 +9,8 @@ from chainrule import dtypes
 from chainrule.engines.native.evaluate import Evaluator
 from chainrule.engines.native.ir import SCALARS, Function, Index, Module
 from chainrule.engines.native.values import Value, Vectors
-from chainrule.passes.grouping import Grouping, Kernel
+from chainrule.passes.grouping import Grouping
+from chainrule.passes.kernels import Kernel
 from chainrule.passes.views import View
 from chainrule.primitives import index
 

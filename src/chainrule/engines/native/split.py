@@ -16,6 +16,7 @@ from chainrule.engines.native.values import Value, Vectors
 from chainrule.engines.reference import ReferenceExecutable
 from chainrule.passes.grouping import REDUCTIONS
 from chainrule.primitives import contract
+from chainrule.primitives.convolve import convolve
 from chainrule.program.program import INPUT, Builder, Node, Output, Program
 
 LAYOUT = ("reshape", "transpose", "broadcast", "slice", "pad", "concat")
@@ -25,12 +26,12 @@ def lowered(program: Program, n: int) -> bool:
     """Whether the engine has code for a node."""
     node = program.nodes[n]
     kind, name = node.primitive.kind, node.primitive.name
-    if kind == "source" or node.primitive is contract.matmul:
+    if kind == "source" or node.primitive in (contract.matmul, convolve):
         return True
     if kind == "elementwise":
         given = tuple(program.nodes[x].dtype for x in node.inputs)
         return _has_meaning(node.primitive, given, tuple(sorted(node.attributes.items())), detect())
-    return name in REDUCTIONS or name in LAYOUT or hasattr(SingleWriter, f"_{name}")
+    return kind == "window" or name in REDUCTIONS or name in LAYOUT or hasattr(SingleWriter, f"_{name}")
 
 
 @cache

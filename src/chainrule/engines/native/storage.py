@@ -8,10 +8,12 @@ that: products, and kernels that treat every element alike.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from chainrule.engines.native.tiles import Contraction, Plan
+from chainrule.engines.native.tiles import Contraction, Plan, Window
+from chainrule.passes.convolutions import by_places
 from chainrule.passes.copies import matrix
-from chainrule.passes.grouping import Grouping, Kernel, few_columns
+from chainrule.passes.grouping import Grouping
 from chainrule.passes.in_place import Schedule
+from chainrule.passes.kernels import Kernel, few_columns
 from chainrule.passes.views import View
 from chainrule.primitives import contract
 
@@ -113,7 +115,9 @@ def _must_be_dense(grouping: Grouping, plan: Schedule, held: set[int]) -> set[in
         if kernel.kind == "single":
             dense |= {*kernel.inputs, *kernel.outputs}
         for n in kernel.nodes:
-            if grouping.nodes[n].primitive is not contract.matmul:
+            if grouping.virtual(n):
+                dense.add(grouping.bases(n)[0])
+            elif grouping.nodes[n].primitive is not contract.matmul:
                 dense |= {
                     view.base
                     for view in map(grouping.views.__getitem__, grouping.nodes[n].inputs)
@@ -131,7 +135,7 @@ def _full_members(grouping: Grouping, kernel: Kernel) -> set[int]:
     found = {n for n in kernel.outputs if grouping.nodes[n].size == kernel.size}
     members = set(kernel.nodes)
     for n in kernel.nodes:
-        if grouping.nodes[n].primitive is not contract.matmul:
+        if grouping.nodes[n].primitive is not contract.matmul and not grouping.virtual(n):
             found |= {
                 v.base
                 for v in grouping.operands(n)
@@ -174,6 +178,16 @@ def _wanted(grouping: Grouping, kernel: Kernel, n: int, choose: Callable[[Contra
     return Storage(choose(contraction).width, turned)
 
 
+def window_of(grouping: Grouping, a: View) -> Window | None:
+    """What a matrix of windows is made of; None where the operand is another value."""
+    node = grouping.nodes[a.base]
+    if not grouping.virtual(a.base):
+        return None
+    turned = by_places(a.shape, a.strides, node.shape)
+    batch, *space, groups, channels = grouping.nodes[node.inputs[0]].shape
+    return Window(batch, tuple(space), groups, channels, **node.attributes, turned=turned)
+
+
 def contraction_of(grouping: Grouping, n: int, found: dict[int, Storage], result: Storage = DENSE) -> Contraction:
     """The product `n`, or the transposed one where its result lies in panels of its transpose.
 
@@ -198,9 +212,10 @@ def contraction_of(grouping: Grouping, n: int, found: dict[int, Storage], result
     if panel.panel:  # strides inside of panels are the contraction's own affair: which axis is contiguous matters
         transposed = panel.turned != (right[1] == 1 and depth > 1 and right[2] != 1)
         straight = (1, columns) if transposed else (columns, 1)
+    window = window_of(grouping, a)
     return Contraction(
-        rows, columns, depth, batch=stack, dtype=node.dtype,
-        a_batch=left[0], a_row=left[1], a_depth=left[2],
+        rows, columns, depth, batch=stack, dtype=node.dtype, window=window,
+        a_batch=window.channels if window else left[0], a_row=left[1], a_depth=left[2],
         b_batch=right[0], b_depth=straight[0], b_column=straight[1], b_panel=panel.panel,
         c_batch=rows * columns, c_row=columns, c_panel=result.panel,
     )  # fmt: skip

@@ -8,7 +8,7 @@ the caches. Rows are cut into tiles of two near-equal heights, so there is no sl
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from math import gcd
+from math import gcd, prod
 
 from chainrule import dtypes
 from chainrule.engines.native.division import Batches, Columns, Division, Rows
@@ -18,6 +18,35 @@ UNROLL = 4
 """The most steps of k in one turn of the inner loop."""
 MAX_ROWS = 24
 MAX_VECTORS = 8
+
+
+@dataclass(frozen=True)
+class Window:
+    """Windows over an image (batch, *space, groups, channels), which are the rows of A, or its columns.
+
+    See chainrule.passes.convolutions.patches for what the sizes mean.
+    """
+
+    batch: int
+    space: tuple[int, ...]
+    groups: int
+    channels: int
+    window: tuple[int, ...]
+    strides: tuple[int, ...]
+    low: tuple[int, ...]
+    steps: tuple[int, ...]
+    places: tuple[int, ...]
+    turned: bool = False  # the windows are the columns of A, and their places are what is summed over
+
+    @property
+    def taken(self) -> int:
+        """Elements of a window."""
+        return prod(self.window) * self.channels
+
+    @property
+    def row(self) -> int:
+        """The distance of windows as they are set out: not all in the same sets of the first cache."""
+        return self.taken + 16 * (self.taken % 256 == 0)
 
 
 @dataclass(frozen=True)
@@ -31,6 +60,8 @@ class Contraction:
     (j // b_panel · depth + k) · b_panel + j % b_panel. With b_depth = 1, B is the transpose of a matrix in such panels:
     B[k, j] is at (k // b_panel · columns + j) · b_panel + k % b_panel. `c_panel`: C is written in panels likewise,
     C[i, j] at (j // c_panel · rows + i) · c_panel + j % c_panel, padding included. Panels are whole vectors wide.
+
+    `window`: A is the matrix of windows over an image, or its transpose, set out when it is needed.
     """
 
     rows: int
@@ -48,6 +79,7 @@ class Contraction:
     b_panel: int = 0
     c_panel: int = 0
     dtype: dtypes.DType = dtypes.float32
+    window: Window | None = None
 
     def __post_init__(self) -> None:
         if min(self.rows, self.columns, self.depth, self.batch) < 0:
@@ -73,6 +105,11 @@ class Contraction:
     def b_straight(self) -> bool:
         """Whether vectors of columns can be loaded from B as it lies; else it is transposed while it is packed."""
         return self.b_column == 1 or (self.columns <= 1 and not self.b_panel)
+
+    @property
+    def by_places(self) -> bool:
+        """Whether the sum is over the places of windows, and not over their elements."""
+        return self.window is not None and self.window.turned
 
     @property
     def half(self) -> bool:
@@ -145,6 +182,9 @@ class Plan:
         """Memory that each thread needs for packing. Stores of whole vectors may run past the end of a block of A."""
         size = self.contraction.in_registers.itemsize
         rows = min(self.contraction.rows, self.tiles_in_block * self.tile_rows)
+        if self.contraction.window is not None:
+            windows = max(self.blocks[1:]) if self.contraction.by_places else rows
+            return self.scratch_b + _up((windows * self.contraction.window.row + self.lanes) * size, 64)
         a = _up((rows * max(self.blocks[1:]) + self.lanes) * size, 64) if self.pack_a else 0
         return self.scratch_b + a
 
@@ -170,7 +210,8 @@ def _packed_otherwise(plan: Plan) -> Iterator[Plan]:
     """What a rule forbids or demands though code can be written for it."""
     c = plan.contraction
     if not c.half:
-        yield replace(plan, pack_a=not plan.pack_a)
+        if c.window is None:
+            yield replace(plan, pack_a=not plan.pack_a)
         if c.b_straight and not c.b_panel:
             yield replace(plan, pack_b=not plan.pack_b)
 
@@ -233,19 +274,31 @@ def _plan(c: Contraction, host: Host, once: bool, divide: type | None, tile_rows
     depth_block = _depth_block(c, host, once, vectors * lanes)
     # A block of A may come from the third cache, since its elements are used slowly; B should be packed rarely.
     rows_in_block = 2 * host.l2_bytes // size // max(depth_block, 1)
-    tiles_in_block = max(1, rows_in_block // tile_rows)
+    if c.window is not None:
+        rows_in_block = c.rows if c.by_places else host.l2_bytes // 4 // size // c.window.row
+    tiles_in_block = max(1, -(-rows_in_block // tile_rows) if c.by_places else rows_in_block // tile_rows)
     tiles, all_vectors = -(-c.rows // tile_rows), -(-c.columns // lanes)
     panels = -(-all_vectors // vectors)
     reused = min(tiles, tiles_in_block) >= 4 and depth_block >= 16
     pack_b = c.half or not c.b_straight or (not c.b_panel and reused and all_vectors > vectors)
     conflict = c.a_by_depth and c.a_row * size % 1024 == 0  # rows of a tile fall into the same sets of the first cache
-    pack_a = c.half or (panels >= 4 and c.rows >= 4 and (conflict or c.rows * c.depth * size > host.l2_bytes // 2))
+    pack_a = (
+        c.half
+        or c.window is not None
+        or (panels >= 4 and c.rows >= 4 and (conflict or c.rows * c.depth * size > host.l2_bytes // 2))
+    )
     plan = Plan(c, lanes, tile_rows, vectors, depth_block, tiles_in_block, pack_a, pack_b, Rows(0, 0, 0))
     return replace(plan, division=_divide(plan, host, divide))
 
 
 def _depth_block(c: Contraction, host: Host, once: bool, width: int) -> int:
     """The length of the near-equal blocks of depth: a panel of B takes at most a quarter of the second cache."""
+    if c.window is not None:
+        return (
+            min(c.depth, max(32, host.l2_bytes // 4 // c.in_registers.itemsize // c.window.row))
+            if c.by_places
+            else c.depth
+        )
     # Partial sums in half precision would be rounded; and a single tile uses B once, so that no cache helps.
     if once or c.half or c.rows <= 1:
         return c.depth
@@ -264,6 +317,8 @@ def _divide(plan: Plan, host: Host, divide: type | None) -> Division:
     for division in (rows, columns, batches):
         if divide is type(division):
             return division
+    if c.window is not None and c.batch == 1 and rows.count >= host.cores:
+        return rows  # each thread sets out the windows that it needs
     within = columns if _uneven(columns.count, host.cores) <= 1.15 * _uneven(rows.count, host.cores) else rows
     if c.batch > 1 and _uneven(c.batch, host.cores) <= 1.15 * _uneven(within.count, host.cores):
         return batches

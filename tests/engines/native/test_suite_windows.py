@@ -1,0 +1,134 @@
+"""Convolutions and pooling against the reference: every setting, tiles, threads, types."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.engines.native.suite import native, on_threads
+from tests.passes.test_convolutions import convolution
+
+import chainrule as cr
+from chainrule.core.tensor import wrap
+from chainrule.primitives.convolve import convolve
+from chainrule.primitives.window import window_argmax, window_put, window_take
+
+
+def arrays(dtype, *shapes):
+    rng = np.random.default_rng(1)
+    return [wrap(rng.uniform(-1, 1, shape).astype(dtype)) for shape in shapes]
+
+
+def all_of(x, w, dy, attributes):
+    y, pull = cr.vjp(lambda x, w: convolve(x, w, **attributes), x, w)
+    return (y, *pull(dy))
+
+
+def compare(attributes, dtype, *shapes):
+    """Value and gradients on both engines; the compiled function, and what it was called with."""
+    x, w = arrays(dtype, *shapes)
+    y = convolve(x, w, **attributes)
+    (dy,) = arrays(dtype, y.shape)
+    f = lambda x, w, dy: all_of(x, w, dy, attributes)
+    compiled = native(f, threads=2)
+    found = compiled(x, w, dy)
+    rtol = {"float64": 1e-13, "float32": 1e-5, "float16": 4e-3, "bfloat16": 3e-2}[np.dtype(dtype).name]
+    for a, b in zip(found, f(x, w, dy), strict=True):
+        a, b = (np.asarray(t).astype(np.float64) for t in (a, b))
+        np.testing.assert_allclose(a, b, rtol=rtol, atol=rtol * max(1.0, np.abs(b).max(initial=0)))
+    return compiled, (x, w, dy)
+
+
+@settings(max_examples=25, deadline=None)
+@given(convolution(), st.sampled_from(["float32", "float64"]))
+def test_any_setting(case, dtype):
+    x, w, attributes = case
+    compare(attributes, dtype, x, w)
+
+
+def square(window, stride=1, padding=0, step=1):
+    ends = {"low": (padding,) * 2, "high": (padding,) * 2}
+    return {"strides": (stride,) * 2, "input_step": (1, 1), "kernel_step": (step,) * 2, **ends}
+
+
+@pytest.mark.parametrize(
+    ("batch", "size", "channels", "out", "window", "stride", "padding"),
+    [
+        (3, 11, 1, 32, 3, 1, 1),  # one channel
+        (2, 9, 3, 17, 5, 2, 2),
+        (4, 8, 16, 16, 3, 1, 1),
+        (2, 13, 33, 31, 3, 1, 1),  # one more and one less than vectors
+        (1, 40, 64, 48, 3, 2, 1),
+        (5, 7, 24, 5, 7, 1, 3),  # a window as large as the image
+        (2, 6, 128, 130, 3, 1, 1),
+        (7, 5, 40, 40, 1, 1, 0),
+        (3, 16, 8, 8, 4, 2, 1),
+    ],
+)
+def test_sizes_around_tiles_and_vectors(batch, size, channels, out, window, stride, padding):
+    shapes = (batch, size, size, 1, channels), (window, window, 1, channels, out)
+    compare(square(window, stride, padding), np.float32, *shapes)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_is_summed_in_single(dtype):
+    compare(square(3, 1, 1), cr.dtypes.as_dtype(dtype), (2, 6, 6, 1, 8), (3, 3, 1, 8, 9))
+
+
+@pytest.mark.parametrize("groups", [1, 4, 32])
+def test_bits_do_not_depend_on_threads(groups):
+    shapes = (4, 12, 12, groups, 32 // groups), (3, 3, groups, 32 // groups, 32 // groups)
+    compiled, arguments = compare(square(3, 1, 1), np.float32, *shapes)
+    same_bits(compiled, *arguments)
+
+
+def same_bits(compiled, *arguments):
+    first = compiled(*arguments)
+    for threads in (1, 3, 4, 7):
+        for a, b in zip(first, on_threads(compiled, threads)(*arguments), strict=True):
+            np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
+
+
+@st.composite
+def pooling(draw):
+    spatial = draw(st.integers(0, 3))
+    axes = [draw(st.tuples(*[st.integers(1, 3)] * 3, *[st.integers(0, 1)] * 2)) for _ in range(spatial)]
+    window, strides, steps, low, high = (tuple(a[k] for a in axes) for k in range(5))
+    fewest = [max(1, (k - 1) * t + 1 - lo - hi) for k, _, t, lo, hi in axes]
+    space = [n + draw(st.integers(0, 4)) for n in fewest]
+    shape = (draw(st.integers(1, 3)), *space, draw(st.sampled_from([1, 2, 16, 17, 33])))
+    return shape, {"window": window, "strides": strides, "low": low, "high": high, "steps": steps}
+
+
+@settings(max_examples=40, deadline=None)
+@given(pooling(), st.sampled_from(["float32", "float64", "float16", "bfloat16"]), st.booleans())
+def test_pooling_and_what_it_gives_back(case, dtype, together):
+    shape, attributes = case
+    dtype = cr.dtypes.as_dtype(dtype)
+    rng = np.random.default_rng(0)
+    x = rng.integers(-3, 3, shape).astype(np.float64)  # ties
+    x[rng.random(shape) < 0.2] = -np.inf
+    x[rng.random(shape) < 0.05] = np.nan
+    x = wrap(x.astype(dtype))
+
+    def f(x, dy):
+        winners = window_argmax(x, **attributes)
+        y = window_take(x, winners, **attributes) if together else dy
+        return winners, y, window_put(dy, winners, size=x.shape[1:-1], **attributes)
+
+    winners = window_argmax(x, **attributes)
+    dy = wrap(rng.integers(-3, 3, winners.shape).astype(dtype))
+    for a, b in zip(native(f, threads=2)(x, dy), f(x, dy), strict=True):
+        np.testing.assert_array_equal(np.asarray(a).astype(np.float64), np.asarray(b).astype(np.float64))
+
+
+def test_pooling_has_the_same_bits_on_any_number_of_threads():
+    attributes = {"window": (3, 3), "strides": (2, 2), "low": (1, 1), "high": (1, 1), "steps": (1, 1)}
+    (x,) = arrays(np.float32, (5, 13, 11, 37))
+
+    def f(x):
+        winners = window_argmax(x, **attributes)
+        y = window_take(x, winners, **attributes)
+        return y, window_put(cr.exp(y), winners, size=(13, 11), **attributes)
+
+    compiled = native(f, threads=2)
+    same_bits(compiled, x)
