@@ -8,6 +8,7 @@
 | layer_norm    | the last axes, named by their shape         | those axes                        |
 | rms_norm      | the same, without subtracting the mean      | those axes                        |
 
+`local_response_norm` divides by the size of the channels around each, without a mean to subtract or parameters.
 Arguments and defaults are PyTorch's. Variances divide by n, not n − 1, save the running variance of batch_norm. They
 are means of squared distances from the mean, not E[x²] − E[x]², which cancels. float16 and bfloat16 are computed in
 float32.
@@ -26,7 +27,7 @@ from chainrule.errors import ConfigError, ShapeError
 from chainrule.functions.lifting import real
 from chainrule.functions.precision import rounded_once
 from chainrule.primitives import elementwise as e
-from chainrule.primitives.layout import reshape, sum
+from chainrule.primitives.layout import pad, reshape, sum
 from chainrule.primitives.operators import cast_to
 
 
@@ -176,6 +177,31 @@ def instance_norm(x: Tensor, weight: Tensor | None = None, bias: Tensor | None =
     weight = _affine("instance_norm", weight, (channels,), shape, "weight")
     bias = _affine("instance_norm", bias, (channels,), shape, "bias")
     return _scaled(centred, variance, weight, bias, eps)
+
+
+@rounded_once
+def local_response_norm(x: Tensor, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> Tensor:
+    """Divide each element by a power of the mean square of the `size` channels around it.
+
+    x (N, C, ...) -> the same shape: x / (k + alpha · mean of x² over the channels)^beta. Channels that are missing at
+    the ends count as 0. For an even `size` one more is taken before than after. Raises ConfigError for a size below 1,
+    ShapeError for fewer than two axes. Source: Krizhevsky et al., "ImageNet classification with deep convolutional
+    neural networks" (2012), section 3.3.
+
+    >>> import chainrule as cr
+    >>> cr.local_response_norm(cr.tensor([[1.0, 2.0]]), 2, alpha=2.0, beta=1.0, k=0.0).tolist()
+    [[1.0, 0.4...]]
+    """
+    x = real("local_response_norm", x)
+    channels, _ = _channels("local_response_norm", x)
+    if size < 1:
+        raise ConfigError(f"local_response_norm: size={size} channels to take the mean over; expected 1 or more.")
+    before, rest = size // 2, (0,) * (x.ndim - 2)
+    squares = pad(x * x, low=(0, before, *rest), high=(0, size - 1 - before, *rest), interior=(0,) * x.ndim)
+    total = squares[:, :channels]
+    for i in range(1, size):
+        total = total + squares[:, i : i + channels]
+    return x * (k + total * (alpha / size)) ** -beta
 
 
 def batch_norm(

@@ -197,8 +197,9 @@ def _add(owner: Module, name: str, part: Any) -> None:
 class Residual(Module):
     """The input plus what a Module makes of it: y = x + f(x); several Modules are taken as a Sequential.
 
-    The shapes of x and f(x) must be equal (ShapeError otherwise).
-    Source: He et al., "Deep residual learning for image recognition" (2015), equation 1.
+    Where f changes the shape, a `shortcut` does the same to the input: y = shortcut(x) + f(x). The shapes of both parts
+    must be equal (ShapeError otherwise).
+    Source: He et al., "Deep residual learning for image recognition" (2015), equations 1 and 2.
 
     >>> import chainrule as cr
     >>> from chainrule import nn
@@ -206,15 +207,20 @@ class Residual(Module):
     (2, 4)
     """
 
-    def __init__(self, *parts: Module) -> None:
+    def __init__(self, *parts: Module, shortcut: Module | None = None) -> None:
         self.inner = parts[0] if len(parts) == 1 else Sequential(*parts)
+        if shortcut is not None:
+            self.shortcut = shortcut
 
     def forward(self, x: Any) -> Any:
         """x + f(x)."""
         y = self.inner(x)
-        if y.shape != x.shape:
+        shortcut = getattr(self, "shortcut", None)
+        around = x if shortcut is None else shortcut(x)
+        if y.shape != around.shape:
+            what = "its input" if shortcut is None else "what the shortcut makes of its input"
             raise ShapeError(
-                f"{self.label} adds its input, of shape {x.shape}, to what the inner module makes of it, of shape "
+                f"{self.label} adds {what}, of shape {around.shape}, to what the inner module makes of it, of shape "
                 f"{y.shape}; the two must be equal."
             )
-        return x + y
+        return around + y

@@ -12,7 +12,7 @@ from chainrule.losses.checks import Reduction, check_reduction
 from chainrule.nn.module import Module
 
 
-class _Loss(Module):
+class Loss(Module):
     """What all losses have: a reduction, 'mean', 'sum' or 'none', checked when the loss is made."""
 
     reductions: tuple[str, ...] = ("none", "mean", "sum")
@@ -25,7 +25,7 @@ class _Loss(Module):
         self.register_buffer(name, None if weight is None else as_tensor(weight))
 
 
-class MSELoss(_Loss):
+class MSELoss(Loss):
     """Squared error; see chainrule.losses.mse.
 
     >>> import chainrule as cr
@@ -42,7 +42,7 @@ class MSELoss(_Loss):
         return losses.mse(input, target, self.reduction)
 
 
-class L1Loss(_Loss):
+class L1Loss(Loss):
     """Absolute error; see chainrule.losses.l1.
 
     >>> import chainrule as cr
@@ -59,7 +59,7 @@ class L1Loss(_Loss):
         return losses.l1(input, target, self.reduction)
 
 
-class HuberLoss(_Loss):
+class HuberLoss(Loss):
     """Squared error near the target, absolute error from a distance of `delta` on; see chainrule.losses.huber.
 
     >>> import chainrule as cr
@@ -77,7 +77,7 @@ class HuberLoss(_Loss):
         return losses.huber(input, target, self.reduction, self.delta)
 
 
-class SmoothL1Loss(_Loss):
+class SmoothL1Loss(Loss):
     """Absolute error, rounded off within a distance of `beta`; see chainrule.losses.smooth_l1.
 
     >>> import chainrule as cr
@@ -95,7 +95,7 @@ class SmoothL1Loss(_Loss):
         return losses.smooth_l1(input, target, self.reduction, self.beta)
 
 
-class PoissonNLLLoss(_Loss):
+class PoissonNLLLoss(Loss):
     """Negative log likelihood of counts; see chainrule.losses.poisson_nll.
 
     >>> import chainrule as cr
@@ -115,7 +115,7 @@ class PoissonNLLLoss(_Loss):
         return losses.poisson_nll(input, target, self.log_input, self.full, self.eps, self.reduction)
 
 
-class GaussianNLLLoss(_Loss):
+class GaussianNLLLoss(Loss):
     """Negative log likelihood with a normal distribution; see chainrule.losses.gaussian_nll.
 
     >>> import chainrule as cr
@@ -133,7 +133,7 @@ class GaussianNLLLoss(_Loss):
         return losses.gaussian_nll(input, target, var, self.full, self.eps, self.reduction)
 
 
-class CrossEntropyLoss(_Loss):
+class CrossEntropyLoss(Loss):
     """The loss of a classifier, given its logits; see chainrule.losses.cross_entropy.
 
     >>> import chainrule as cr
@@ -160,7 +160,28 @@ class CrossEntropyLoss(_Loss):
         return losses.cross_entropy(input, target, self.weight, self.ignore_index, self.reduction, self.label_smoothing)
 
 
-class NLLLoss(_Loss):
+class CTCLoss(Loss):
+    """The loss of a sequence of labels that is not aligned with its steps; see chainrule.losses.ctc.
+
+    >>> import chainrule as cr
+    >>> from chainrule import nn
+    >>> log_probs = cr.log_softmax(cr.zeros((4, 2, 3)))
+    >>> nn.CTCLoss(reduction="none")(log_probs, cr.tensor([[1, 2], [1, 0]]), [4, 4], [2, 1]).shape
+    (2,)
+    """
+
+    def __init__(self, blank: int = 0, reduction: Reduction = "mean", zero_infinity: bool = False) -> None:
+        super().__init__(reduction)
+        self.blank, self.zero_infinity = blank, zero_infinity
+
+    def forward(self, log_probs: Tensor, targets: Tensor, input_lengths: Any, target_lengths: Any) -> Tensor:
+        """log_probs (T, N, C) or (T, C); targets (N, S), (sum of lengths,) or (S,); lengths (N,) or ()."""
+        return losses.ctc(
+            log_probs, targets, input_lengths, target_lengths, self.blank, self.reduction, self.zero_infinity
+        )
+
+
+class NLLLoss(Loss):
     """Minus the log probability of the target's class; see chainrule.losses.nll.
 
     >>> import chainrule as cr
@@ -181,7 +202,7 @@ class NLLLoss(_Loss):
         return losses.nll(input, target, self.weight, self.ignore_index, self.reduction)
 
 
-class BCELoss(_Loss):
+class BCELoss(Loss):
     """Binary cross-entropy of probabilities; see chainrule.losses.binary_cross_entropy.
 
     >>> import chainrule as cr
@@ -201,7 +222,7 @@ class BCELoss(_Loss):
         return losses.binary_cross_entropy(input, target, self.weight, self.reduction)
 
 
-class BCEWithLogitsLoss(_Loss):
+class BCEWithLogitsLoss(Loss):
     """Binary cross-entropy of logits; see chainrule.losses.binary_cross_entropy_with_logits.
 
     >>> import chainrule as cr
@@ -225,7 +246,7 @@ class BCEWithLogitsLoss(_Loss):
         return losses.binary_cross_entropy_with_logits(input, target, self.weight, self.reduction, self.pos_weight)
 
 
-class KLDivLoss(_Loss):
+class KLDivLoss(Loss):
     """Kullback-Leibler divergence; see chainrule.losses.kl_div. The right mean is reduction="batchmean".
 
     >>> import chainrule as cr
@@ -247,7 +268,7 @@ class KLDivLoss(_Loss):
         return losses.kl_div(input, target, self.reduction, self.log_target)
 
 
-class HingeEmbeddingLoss(_Loss):
+class HingeEmbeddingLoss(Loss):
     """For distances: small where the target is 1, at least `margin` where it is −1; see losses.hinge_embedding.
 
     >>> import chainrule as cr
@@ -265,7 +286,7 @@ class HingeEmbeddingLoss(_Loss):
         return losses.hinge_embedding(input, target, self.margin, self.reduction)
 
 
-class MarginRankingLoss(_Loss):
+class MarginRankingLoss(Loss):
     """The first should be larger where the target is 1, smaller where −1; see chainrule.losses.margin_ranking.
 
     >>> import chainrule as cr
@@ -283,7 +304,7 @@ class MarginRankingLoss(_Loss):
         return losses.margin_ranking(input1, input2, target, self.margin, self.reduction)
 
 
-class MultiMarginLoss(_Loss):
+class MultiMarginLoss(Loss):
     """Multi-class hinge loss on scores; see chainrule.losses.multi_margin.
 
     >>> import chainrule as cr
@@ -306,7 +327,7 @@ class MultiMarginLoss(_Loss):
         return losses.multi_margin(input, target, self.p, self.margin, self.weight, self.reduction)
 
 
-class CosineEmbeddingLoss(_Loss):
+class CosineEmbeddingLoss(Loss):
     """Vectors should point the same way where the target is 1, apart where −1; see losses.cosine_embedding.
 
     >>> import chainrule as cr
@@ -324,7 +345,7 @@ class CosineEmbeddingLoss(_Loss):
         return losses.cosine_embedding(input1, input2, target, self.margin, self.reduction)
 
 
-class TripletMarginLoss(_Loss):
+class TripletMarginLoss(Loss):
     """The anchor should be nearer to the positive than to the negative, by `margin`; see losses.triplet_margin.
 
     >>> import chainrule as cr

@@ -1,5 +1,6 @@
 """Normalisation layers. What they compute is said in chainrule.functions.normalisation."""
 
+import math
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -9,7 +10,7 @@ from chainrule.core.tensor import Tensor, full
 from chainrule.errors import ConfigError, ShapeError
 from chainrule.functions import normalisation as functions
 from chainrule.functions.statistics import mean, var
-from chainrule.nn import init
+from chainrule.nn import arguments, init
 from chainrule.nn.arguments import size, sizes
 from chainrule.nn.module import Module
 from chainrule.nn.parameter import Parameter
@@ -61,27 +62,7 @@ class _ChannelNorm(Module):
         return x
 
 
-class BatchNorm1d(_ChannelNorm):
-    """Normalises each channel over the batch: (x − mean) / √(variance + eps) · weight + bias.
-
-    x (N, C) or (N, C, L) with C = `num_features`; keeps the shape. In training the mean and variance are those of the
-    batch, and the running ones move towards them by `momentum` (None: their plain average over all batches); in
-    evaluation the running ones are used. `affine` adds `weight` (C,) and `bias` (C,); without `track_running_stats`
-    the batch's own statistics are always used. Raises ShapeError for another shape, and in training for a batch with
-    one number a channel, whose variance means nothing. Source: Ioffe and Szegedy, "Batch normalization" (2015).
-
-    >>> import chainrule as cr
-    >>> from chainrule import nn
-    >>> layer = nn.BatchNorm1d(2)
-    >>> layer(cr.tensor([[1.0, 10.0], [3.0, 30.0]])).tolist()
-    [[-0.99..., -1.0], [0.99..., 1.0]]
-    >>> layer.running_mean.tolist()
-    [0.2..., 2.0]
-    """
-
-    axes_allowed = (2, 3)
-    axes_named = "(N, C) or (N, C, L)"
-
+class _BatchNorm(_ChannelNorm):
     def __init__(
         self,
         num_features: int,
@@ -111,7 +92,92 @@ class BatchNorm1d(_ChannelNorm):
         return y
 
 
-class InstanceNorm1d(_ChannelNorm):
+class BatchNorm1d(_BatchNorm):
+    """Normalises each channel over the batch: (x − mean) / √(variance + eps) · weight + bias.
+
+    x (N, C) or (N, C, L) with C = `num_features`; keeps the shape. In training the mean and variance are those of the
+    batch, and the running ones move towards them by `momentum` (None: their plain average over all batches); in
+    evaluation the running ones are used. `affine` adds `weight` (C,) and `bias` (C,); without `track_running_stats`
+    the batch's own statistics are always used. Raises ShapeError for another shape, and in training for a batch with
+    one number a channel, whose variance means nothing. Source: Ioffe and Szegedy, "Batch normalization" (2015).
+
+    >>> import chainrule as cr
+    >>> from chainrule import nn
+    >>> layer = nn.BatchNorm1d(2)
+    >>> layer(cr.tensor([[1.0, 10.0], [3.0, 30.0]])).tolist()
+    [[-0.99..., -1.0], [0.99..., 1.0]]
+    >>> layer.running_mean.tolist()
+    [0.2..., 2.0]
+    """
+
+    axes_allowed = (2, 3)
+    axes_named = "(N, C) or (N, C, L)"
+
+
+class BatchNorm2d(_BatchNorm):
+    """Normalises each channel of images over the batch and both axes of space.
+
+    x (N, C, H, W) with C = `num_features`; keeps the shape. Otherwise as `BatchNorm1d`.
+
+    >>> import chainrule as cr
+    >>> from chainrule import nn
+    >>> nn.BatchNorm2d(1)(cr.tensor([[[[1.0, 3.0]]], [[[1.0, 3.0]]]])).tolist()
+    [[[[-0.99..., 0.99...]]], [[[-0.99..., 0.99...]]]]
+    """
+
+    axes_allowed = (4,)
+    axes_named = "(N, C, H, W)"
+
+
+class BatchNorm3d(_BatchNorm):
+    """Normalises each channel of volumes over the batch and the three axes of space.
+
+    x (N, C, D, H, W) with C = `num_features`; keeps the shape. Otherwise as `BatchNorm1d`.
+
+    >>> import chainrule as cr
+    >>> from chainrule import nn
+    >>> nn.BatchNorm3d(3)(cr.ones((2, 3, 4, 5, 6))).shape
+    (2, 3, 4, 5, 6)
+    """
+
+    axes_allowed = (5,)
+    axes_named = "(N, C, D, H, W)"
+
+
+class _InstanceNorm(_ChannelNorm):
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float = 0.1,
+        affine: bool = False,
+        track_running_stats: bool = False,
+        dtype: Any = dtypes.float32,
+    ) -> None:
+        super().__init__(num_features, eps, momentum, affine, track_running_stats, dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The same shape; in training the running statistics, if any, move."""
+        x = as_tensor(x)
+        if x.ndim == self.axes_allowed[0] - 1:
+            return self.forward(x[None])[0]
+        x = self._checked(x)
+        mean_now, var_now = self.running_mean, self.running_var
+        if not self.training and mean_now is not None:
+            return functions.batch_norm(x, mean_now, var_now, self.weight, self.bias, False, eps=self.eps).y
+        space = tuple(range(2, x.ndim))
+        if math.prod(x.shape[2:]) < 2:
+            raise ShapeError(f"{self.label} normalises over positions and needs two or more, got shape {x.shape}.")
+        if mean_now is not None and var_now is not None:
+            rate = self.momentum or 0.0  # as in PyTorch, which does not count batches here either
+            new_mean = (1 - rate) * mean_now + rate * mean(mean(x, axis=space), axis=0)
+            new_var = (1 - rate) * var_now + rate * mean(var(x, axis=space, correction=1), axis=0)
+            self.running_mean = stop_gradient(new_mean.astype(mean_now.dtype))
+            self.running_var = stop_gradient(new_var.astype(var_now.dtype))
+        return functions.instance_norm(x, self.weight, self.bias, self.eps)
+
+
+class InstanceNorm1d(_InstanceNorm):
     """Normalises each channel of each example over its positions.
 
     x (N, C, L), or (C, L) for one example, with C = `num_features`; keeps the shape. `affine` adds `weight` (C,) and
@@ -128,35 +194,37 @@ class InstanceNorm1d(_ChannelNorm):
     axes_allowed = (3,)
     axes_named = "(N, C, L) or (C, L)"
 
-    def __init__(
-        self,
-        num_features: int,
-        eps: float = 1e-5,
-        momentum: float = 0.1,
-        affine: bool = False,
-        track_running_stats: bool = False,
-        dtype: Any = dtypes.float32,
-    ) -> None:
-        super().__init__(num_features, eps, momentum, affine, track_running_stats, dtype)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """The same shape; in training the running statistics, if any, move."""
-        x = as_tensor(x)
-        if x.ndim == 2:
-            return self.forward(x[None])[0]
-        x = self._checked(x)
-        mean_now, var_now = self.running_mean, self.running_var
-        if not self.training and mean_now is not None:
-            return functions.batch_norm(x, mean_now, var_now, self.weight, self.bias, False, eps=self.eps).y
-        if x.shape[2] < 2:
-            raise ShapeError(f"{self.label} normalises over positions and needs two or more, got shape {x.shape}.")
-        if mean_now is not None and var_now is not None:
-            rate = self.momentum or 0.0  # as in PyTorch, which does not count batches here either
-            new_mean = (1 - rate) * mean_now + rate * mean(mean(x, axis=2), axis=0)
-            new_var = (1 - rate) * var_now + rate * mean(var(x, axis=2, correction=1), axis=0)
-            self.running_mean = stop_gradient(new_mean.astype(mean_now.dtype))
-            self.running_var = stop_gradient(new_var.astype(var_now.dtype))
-        return functions.instance_norm(x, self.weight, self.bias, self.eps)
+class InstanceNorm2d(_InstanceNorm):
+    """Normalises each channel of each image over both axes of space.
+
+    x (N, C, H, W), or (C, H, W) for one image, with C = `num_features`; keeps the shape. Otherwise as
+    `InstanceNorm1d`.
+
+    >>> import chainrule as cr
+    >>> from chainrule import nn
+    >>> nn.InstanceNorm2d(1)(cr.tensor([[[[1.0], [3.0]]]])).tolist()
+    [[[[-0.99...], [0.99...]]]]
+    """
+
+    axes_allowed = (4,)
+    axes_named = "(N, C, H, W) or (C, H, W)"
+
+
+class InstanceNorm3d(_InstanceNorm):
+    """Normalises each channel of each volume over the three axes of space.
+
+    x (N, C, D, H, W), or (C, D, H, W) for one volume, with C = `num_features`; keeps the shape. Otherwise as
+    `InstanceNorm1d`.
+
+    >>> import chainrule as cr
+    >>> from chainrule import nn
+    >>> nn.InstanceNorm3d(3, affine=True)(cr.ones((2, 3, 4, 5, 6))).shape
+    (2, 3, 4, 5, 6)
+    """
+
+    axes_allowed = (5,)
+    axes_named = "(N, C, D, H, W) or (C, D, H, W)"
 
 
 class GroupNorm(Module):
@@ -264,6 +332,28 @@ class RMSNorm(Module):
         """The same shape."""
         x = _ending(self, as_tensor(x), self.normalized_shape)
         return functions.rms_norm(x, self.normalized_shape, self.weight, self.eps)
+
+
+class LocalResponseNorm(Module):
+    """Divides each element by a power of the mean square of the `size` channels around it.
+
+    x (N, C, ...); keeps the shape: x / (k + alpha · mean of x² over the channels)^beta, where channels that are missing
+    at the ends count as 0. Raises ConfigError for a size below 1, ShapeError for fewer than two axes. Source:
+    Krizhevsky et al., "ImageNet classification with deep convolutional neural networks" (2012), section 3.3.
+
+    >>> import chainrule as cr
+    >>> from chainrule import nn
+    >>> nn.LocalResponseNorm(1, alpha=3.0, beta=0.5)(cr.tensor([[1.0], [1.0]])).tolist()
+    [[0.5], [0.5]]
+    """
+
+    def __init__(self, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> None:
+        self.size = arguments.size("LocalResponseNorm", "size", size, least=1)
+        self.alpha, self.beta, self.k = alpha, beta, k
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The same shape."""
+        return functions.local_response_norm(as_tensor(x), self.size, self.alpha, self.beta, self.k)
 
 
 def _ending(layer: Module, x: Tensor, shape: tuple[int, ...]) -> Tensor:
