@@ -18,6 +18,8 @@ from chainrule.losses.classification import (
     kl_div,
     nll,
 )
+from chainrule.losses.ctc import ctc
+from chainrule.losses.detection import focal, giou, iou, sigmoid_focal
 from chainrule.losses.margin import cosine_embedding, hinge_embedding, margin_ranking, multi_margin, triplet_margin
 from chainrule.losses.regression import gaussian_nll, huber, l1, mse, poisson_nll, smooth_l1
 
@@ -26,9 +28,13 @@ __all__ = [
     "binary_cross_entropy_with_logits",
     "cosine_embedding",
     "cross_entropy",
+    "ctc",
+    "focal",
     "gaussian_nll",
+    "giou",
     "hinge_embedding",
     "huber",
+    "iou",
     "kl_div",
     "l1",
     "margin_ranking",
@@ -36,6 +42,7 @@ __all__ = [
     "multi_margin",
     "nll",
     "poisson_nll",
+    "sigmoid_focal",
     "smooth_l1",
     "triplet_margin",
 ]

@@ -9,9 +9,11 @@ import heapq
 from dataclasses import dataclass
 
 from chainrule import dtypes
+from chainrule.control import LOOPS
 from chainrule.passes.grouping import Grouping
 from chainrule.passes.kernels import Kernel
 from chainrule.passes.views import is_lookup
+from chainrule.program.program import Node
 
 MAY_FAIL = ("take", "scatter_add")
 MAY_FAIL_ON_INTEGERS = ("floordiv", "mod", "pow")
@@ -34,7 +36,12 @@ class Schedule:
 
 def may_fail(grouping: Grouping, n: int) -> bool:
     """Whether a node can find its operands wrong."""
-    node = grouping.nodes[n]
+    return _fallible(grouping.nodes[n])
+
+
+def _fallible(node: Node) -> bool:
+    if node.primitive in LOOPS:
+        return any(map(_fallible, node.attributes["body"].nodes))
     if node.primitive.name in MAY_FAIL_ON_INTEGERS:
         return not dtypes.is_float(node.dtype)
     return node.primitive.name in MAY_FAIL

@@ -1,6 +1,7 @@
 """From traced tensors to a Program."""
 
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
 import numpy as np
@@ -23,23 +24,31 @@ class Result(NamedTuple):
     updates: Tensor | None = None
 
 
-def build(name: str, symbols: Sequence[Tensor], results: Sequence[Result]) -> Program:
+def build(
+    name: str,
+    symbols: Sequence[Tensor],
+    results: Sequence[Result],
+    names: Sequence[str] | None = None,
+    computed: AbstractSet[int] = frozenset(),
+) -> Program:
     """The Program that computes `results` from `symbols`; verified. Unused symbols stay inputs.
 
+    With `names` for them, `symbols` may be any tensors, and how they were made is left out. A tensor with a value is a
+    constant, unless it is among those (by serial number) that are `computed` from symbols with values.
     Raises TracedValueError when a result depends on a symbol of another trace, or on a parameter that is no argument.
     """
-    nodes = _below([r.tensor for r in results], symbols)
+    nodes = _below([r.tensor for r in results], {x.serial for x in symbols}, computed)
     parts = _parts(nodes, results)
     builder = Builder()
     number: dict[int, int] = {}
-    for x in symbols:
-        attributes = {"name": x.attributes["name"], "shape": x.shape, "dtype": x.dtype}
+    for i, x in enumerate(symbols):
+        attributes = {"name": x.attributes["name"] if names is None else names[i], "shape": x.shape, "dtype": x.dtype}
         number[x.serial] = builder.add(Node(INPUT, (), attributes, x.shape, x.dtype))
     for x in nodes:
         if x.serial in number:
             continue
         of = number.get(x.of.serial) if x.of is not None else None
-        if x.value is not None:
+        if x.value is not None and x.serial not in computed:
             number[x.serial] = _constant(builder, x)
         elif x.primitive in TRANSPARENT:
             number[x.serial] = number[x.inputs[0].serial]
@@ -54,9 +63,8 @@ def build(name: str, symbols: Sequence[Tensor], results: Sequence[Result]) -> Pr
     return verify(Program(name, tuple(builder.nodes), tuple(number[x.serial] for x in symbols), outputs))
 
 
-def _below(outputs: Sequence[Tensor], symbols: Sequence[Tensor]) -> list[Tensor]:
-    """Every tensor that the outputs are made of, inputs first."""
-    known = {x.serial for x in symbols}
+def _below(outputs: Sequence[Tensor], symbols: AbstractSet[int], computed: AbstractSet[int]) -> list[Tensor]:
+    """Every tensor that the outputs are made of, inputs first; not what the symbols are made of."""
     found: dict[int, Tensor] = {}
     stack = list(outputs)
     while stack:
@@ -64,8 +72,10 @@ def _below(outputs: Sequence[Tensor], symbols: Sequence[Tensor]) -> list[Tensor]
         if x.serial in found:
             continue
         found[x.serial] = x
-        if x.value is None:
-            if x.primitive is SYMBOL and x.serial not in known:
+        if x.serial in symbols:
+            continue
+        if x.value is None or x.serial in computed:
+            if x.primitive is SYMBOL:
                 raise TracedValueError(
                     f"A tensor of another traced function ({x.attributes['name']}) was used here. Traced tensors must "
                     "not be kept outside of the function that they were made in; return them instead."
@@ -84,15 +94,15 @@ def _constant(builder: Builder, x: Tensor) -> int:
     assert value is not None
     if x.primitive.kind == "source" and x.primitive is not VALUE:  # positions: cheaper to make than to store
         return builder.add(Node(x.primitive, (), x.attributes, x.shape, x.dtype))
-    if value.ndim and value.size and _uniform(value):  # equal elements: one number, stretched
+    if value.ndim and value.size and is_uniform(value):  # equal elements: one number, stretched
         one = np.array(value[(0,) * value.ndim])
         scalar = builder.add(Node(CONSTANT, (), {"value": one}, (), x.dtype))
         return builder.add(Node(broadcast, (scalar,), {"shape": x.shape}, x.shape, x.dtype))
     return builder.add(Node(CONSTANT, (), {"value": value}, x.shape, x.dtype))
 
 
-def _uniform(value: np.ndarray) -> bool:
-    """Whether all elements have the same bits."""
+def is_uniform(value: np.ndarray) -> bool:
+    """Whether all elements have the same bits: then a Program holds them as one number, stretched."""
     return not any(value.strides) or value.tobytes() == value[(0,) * value.ndim].tobytes() * value.size
 
 

@@ -15,6 +15,10 @@ from chainrule.errors import TracedValueError
 
 Named = tuple[str, Any]
 EMPTY = CellType()  # of a name that is bound later
+COMPLAINT = (
+    "The compiled function changes {} that is not an argument: the change would happen once, while it is traced, and "
+    "never again. Make it an argument, as in step(model, optimizer, x, y)."
+)
 
 
 def captured(f: Any) -> dict[str, tree.Stateful]:
@@ -38,6 +42,8 @@ def _reached(name: str, value: Any) -> Iterable[Named]:
     if isinstance(value, functools.partial):
         return [(name, value.func), *[(name, x) for x in (*value.args, *value.keywords.values())]]
     if isinstance(value, MethodType):
+        if isinstance(value.__self__, tree.Stateful):
+            return [(name, value.__func__), ("self", value.__self__)]
         inside = getattr(value.__self__, "__dict__", {})
         return [(name, value.__func__), *[(f"self.{n}", x) for n, x in inside.items()]]
     if isinstance(value, (list, tuple)):
@@ -62,7 +68,9 @@ def _names(code: CodeType) -> Iterator[str]:
 
 
 @contextmanager
-def unchanged(objects: dict[str, tree.Stateful], arguments: Sequence[tree.Stateful]) -> Iterator[None]:
+def unchanged(
+    objects: dict[str, tree.Stateful], arguments: Sequence[tree.Stateful], complaint: str = COMPLAINT
+) -> Iterator[None]:
     """Put `objects` back if they change in the meantime, and raise TracedValueError, which names the first."""
     given = {id(x) for x in arguments}
     watched = [(name, tree.flatten(x)) for name, x in objects.items() if id(x) not in given]
@@ -80,10 +88,7 @@ def unchanged(objects: dict[str, tree.Stateful], arguments: Sequence[tree.Statef
                     vars(x).clear()
                     vars(x).update(inside)
     if first:
-        raise TracedValueError(
-            f"The compiled function changes {first} that is not an argument: the change would happen once, while it is "
-            "traced, and never again. Make it an argument, as in step(model, optimizer, x, y)."
-        )
+        raise TracedValueError(complaint.format(first))
 
 
 def _with_article(noun: str) -> str:

@@ -6,7 +6,7 @@ A node names its inputs by their numbers, which are smaller than its own. Output
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -100,6 +100,23 @@ class Program:
         count: Counter[int] = Counter(i for node in self.nodes for i in node.inputs)
         count.update(out.node for out in self.outputs if not out.observed)
         return count
+
+
+def plain(attributes: dict[str, Any]) -> Hashable:
+    """Attributes as a value that compares and hashes: arrays by their bytes, Programs by their structure."""
+    return tuple([(name, _plain(value)) for name, value in attributes.items()])
+
+
+def _plain(value: Any) -> Hashable:
+    if isinstance(value, np.ndarray):
+        return value.shape, value.dtype.name, value.tobytes()
+    return structure(value) if isinstance(value, Program) else value
+
+
+def structure(program: Program) -> Hashable:
+    """What a Program computes, as a value that compares and hashes: equal wherever in the source it was traced."""
+    nodes = [(n.primitive, n.inputs, plain(n.attributes), n.shape, n.dtype.name) for n in program.nodes]
+    return tuple(nodes), program.inputs, tuple([(out.node, out.updates, out.observed) for out in program.outputs])
 
 
 def observe(program: Program, numbers: Iterable[int]) -> Program:

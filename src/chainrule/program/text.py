@@ -13,7 +13,8 @@
       loss = %8
       model.0.weight ← %12
 
-Constants, and layout operations with one reader on an input or a constant, are written where they are read.
+Constants, and layout operations with one reader on an input or a constant, are written where they are read. The body of
+a loop stands, indented, below its node.
 """
 
 import os
@@ -48,16 +49,24 @@ def text(program: Program, locations: bool = True) -> str:
             if node.part == part and node.primitive is not INPUT and i not in inlined:
                 typed = f"{'%' + str(i):<{width}} {type_text(node.shape, node.dtype):<14}"
                 left = f"  {typed} = {_call(program, i, inlined)}"
-                rows.append((left, _note(node, program, inlined) if locations else _of(node, program, inlined)))
+                note = _note(node, program, inlined) if locations else _of(node, program, inlined)
+                rows.append((left, note, _bodies(node, locations)))
         if rows:
             lines.append(part)
-            column = min(max(len(left) for left, _ in rows), 100)
-            lines.extend(f"{left:<{column}}  {note}".rstrip() for left, note in rows)
+            column = min(max(len(left) for left, _, _ in rows), 100)
+            for left, note, below in rows:
+                lines.extend([f"{left:<{column}}  {note}".rstrip(), *below])
     lines.append("out")
     for out in program.outputs:
         arrow = "=" if out.updates is None else "←"
         lines.append(f"  {out.name} {arrow} {_reference(program, out.node, inlined)}")
     return "\n".join(lines) + "\n"
+
+
+def _bodies(node: Node, locations: bool) -> list[str]:
+    """The Programs among the attributes of a node, indented."""
+    bodies = [x for x in node.attributes.values() if isinstance(x, Program)]
+    return [f"      {line}".rstrip() for body in bodies for line in text(body, locations).splitlines()]
 
 
 def _inlined(program: Program) -> set[int]:
@@ -111,6 +120,8 @@ def _call(program: Program, i: int, inlined: set[int]) -> str:
 
 
 def _attribute(value: Any) -> str:
+    if isinstance(value, Program):
+        return value.name
     return dtypes.SHORT[value] if isinstance(value, np.dtype) else repr(value)
 
 

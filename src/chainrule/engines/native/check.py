@@ -32,7 +32,10 @@ def _problems(plan: NativePlan) -> Iterator[str]:
     for planned in plan.kernels:
         yield from _operands(plan, planned)
         yield from _panels(plan, planned)
-    yield from _guard(plan)
+        if planned.loop is not None:
+            yield from _problems(planned.loop)
+    if not plan.inside:
+        yield from _guard(plan)
     yield from _memory(plan)
 
 
@@ -180,6 +183,12 @@ def _memory(plan: NativePlan) -> Iterator[str]:
         if place.offset < FIRST or place.offset + plan.sizes[x] > plan.arena_bytes:
             yield f"%{x} lies outside of the arena"
         alive.append((first, last, place.offset, place.offset + plan.sizes[x], x))
+    for i, planned in enumerate(plan.kernels):
+        if planned.loop is not None:
+            at, end = planned.workspace, planned.workspace + planned.loop.arena_bytes
+            if end > plan.arena_bytes:
+                yield f"the steps of {planned.name} work outside of the arena"
+            alive.append((i, i, at, end, planned.kernel.nodes[0]))
     alive.sort(key=lambda part: part[2])
     open_parts: list[tuple[int, int, int, int, int]] = []
     for part in alive:

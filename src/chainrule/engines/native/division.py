@@ -42,4 +42,9 @@ class Flat:
     count: int
 
 
-Share = Division | Single | Flat
+@dataclass(frozen=True)
+class Together:
+    """All threads go through it together, and share out what is inside."""
+
+
+Share = Division | Single | Flat | Together

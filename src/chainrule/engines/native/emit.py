@@ -3,20 +3,22 @@
 from collections.abc import Callable
 
 from chainrule import dtypes
-from chainrule.engines.native import barrier, memory, narrow
+from chainrule.engines.native import barrier as barriers
+from chainrule.engines.native import memory, narrow
 from chainrule.engines.native.columns import ColumnWriter
 from chainrule.engines.native.contraction import emit as emit_contraction
-from chainrule.engines.native.division import Batches, Columns, Flat, Rows, Share, Single
+from chainrule.engines.native.division import Batches, Columns, Flat, Rows, Share, Single, Together
 from chainrule.engines.native.epilogue import NodesEpilogue
 from chainrule.engines.native.evaluate import PARAMETERS, Evaluator, Spot
 from chainrule.engines.native.ir import SCALARS, Function, Index, Module
+from chainrule.engines.native.loops import emit_loop
 from chainrule.engines.native.plan import STOP, WATCH, NativePlan, PlannedKernel
 from chainrule.engines.native.rows import RowWriter
 from chainrule.engines.native.singles import SingleWriter
+from chainrule.engines.native.steps import barrier, calls, finish, pointer_of
 from chainrule.engines.native.values import Value, Vectors
 from chainrule.engines.native.windows import WindowWriter
 from chainrule.passes.views import View
-from chainrule.primitives import contract
 
 EPOCH = (
     "ptr arena",
@@ -43,7 +45,7 @@ def emit(plan: NativePlan) -> str:
     outs   pointers to the results of the first step; those of the next ones follow
     """
     module = Module()
-    barrier.emit(module, plan.host)
+    barriers.emit(module, plan.host)
     for planned in plan.kernels:
         _kernel(plan, planned, module)
     _gather(plan, module)
@@ -55,6 +57,9 @@ def _kernel(plan: NativePlan, planned: PlannedKernel, module: Module) -> None:
     if planned.form == "contract":
         assert planned.tiles is not None
         emit_contraction(module, planned.name, planned.tiles, plan.host, NodesEpilogue(plan, planned))
+        return
+    if planned.form == "loop":
+        emit_loop(plan, planned, module, _kernel)
         return
     f = Function(module, planned.name, PARAMETERS)
     evaluator = Evaluator(plan.grouping, planned.kernel, f, planned.lanes, plan.host, plan.places)
@@ -82,7 +87,7 @@ def _alone(f: Function, body: Callable[[], None]) -> None:
 
 def units(f: Function, share: Share) -> tuple[Index, Index]:
     """The units that belong to this thread."""
-    assert not isinstance(share, Single)
+    assert not isinstance(share, (Single, Together))
     return f.slice(share.count, "%thread", "%threads")
 
 
@@ -227,82 +232,32 @@ def _epoch(plan: NativePlan, module: Module) -> None:
                 ("i64", "%thread"),
                 ("i64", "%threads"),
             )
-            _barrier(f)
+            barrier(f)
         _step(plan, f, scratch, loop.counter)
     memory.leave(f, plan.host, saved)
     f.ret()
 
 
-def _barrier(f: Function) -> None:
-    f.call("barrier", ("ptr", "%sync"), ("i64", "%threads"))
-
-
 def _step(plan: NativePlan, f: Function, scratch: str, step: Index) -> None:
     """One step: the kernels; what is copied; the results. Nothing is overwritten once an error was found."""
     guard = plan.schedule.guard
-    _calls(plan, f, scratch, plan.kernels[:guard])
+    calls(plan, f, scratch, plan.kernels[:guard])
     if guard and guard < len(plan.kernels):
-        _barrier(f)
+        barrier(f)
         with f.when(f.compare("eq", f.load("i64", "%arena", 8), 0)):
-            _calls(plan, f, scratch, plan.kernels[guard:])
-            _end(plan, f)
+            calls(plan, f, scratch, plan.kernels[guard:])
+            finish(plan, f)
     else:
-        _calls(plan, f, scratch, plan.kernels[guard:])
-        _end(plan, f)
+        calls(plan, f, scratch, plan.kernels[guard:])
+        finish(plan, f)
     _results(plan, f, step)
-
-
-def _calls(plan: NativePlan, f: Function, scratch: str, kernels: list[PlannedKernel]) -> None:
-    for k, planned in enumerate(kernels):
-        if planned.barrier and (k or plan.schedule.guard == 0):
-            _barrier(f)
-        operands: list[tuple[str, Index]] = []
-        if planned.form == "contract":
-            operands = [("ptr", pointer) for pointer in _operands(plan, f, planned)]
-        shared = [("ptr", "%arena"), ("ptr", "%table"), ("ptr", scratch), ("i64", "%thread"), ("i64", "%threads")]
-        f.call(planned.name, *operands, *shared)
-
-
-def _operands(plan: NativePlan, f: Function, planned: PlannedKernel) -> list[str]:
-    """Where A, B and C of a contraction begin."""
-    grouping = plan.grouping
-    product = next(n for n in planned.kernel.nodes if grouping.nodes[n].primitive is contract.matmul)
-    a, b = (grouping.views[x] for x in grouping.nodes[product].inputs)
-    if grouping.virtual(a.base):
-        a = grouping.views[grouping.nodes[a.base].inputs[0]]
-    if planned.turned:
-        a, b = b, a
-    found = [_pointer(plan, f, view.base, view.offset) for view in (a, b)]
-    return [*found, _pointer(plan, f, planned.result, 0)]
-
-
-def _pointer(plan: NativePlan, f: Function, x: int, offset: int) -> str:
-    place = plan.places[x]
-    if place.external is None:
-        return f.address("%arena", place.offset + offset * plan.grouping.nodes[x].dtype.itemsize, "i8")
-    pointer = f.load("ptr", f.address("%table", place.external, "ptr"), 8)
-    return f.address(pointer, offset, SCALARS[plan.grouping.nodes[x].dtype])
-
-
-def _end(plan: NativePlan, f: Function) -> None:
-    """New state that has memory of its own is copied over the old, once nobody reads that any more."""
-    if not plan.schedule.copied:
-        return
-    _barrier(f)
-    for new, old in plan.schedule.copied.items():
-        size = plan.sizes[old]
-        lo, hi = f.slice(-(-size // 64), "%thread", "%threads")
-        start = f.mul(lo, 64)
-        count = f.sub(f.min(f.mul(hi, 64), size), start)
-        a, b = (f.address(_pointer(plan, f, x, 0), start, "i8") for x in (new, old))
-        f.effect("llvm.memcpy.p0.p0.i64", ("ptr", b), ("ptr", a), ("i64", count), ("i1", "false"))
 
 
 def _results(plan: NativePlan, f: Function, step: Index) -> None:
     """The first thread hands out the results, and decides whether to go on, before anybody begins the next step."""
     alone = {n for k in plan.kernels if isinstance(k.share, Single) for n in k.kernel.outputs}
     if not all(x in alone for x in plan.results):
-        _barrier(f)
+        barrier(f)
     with f.when(f.compare("eq", "%thread", 0)):
         for k, x in enumerate(plan.results):
             node = plan.grouping.nodes[x]
@@ -311,7 +266,7 @@ def _results(plan: NativePlan, f: Function, step: Index) -> None:
             f.effect(
                 "llvm.memcpy.p0.p0.i64",
                 ("ptr", to),
-                ("ptr", _pointer(plan, f, x, 0)),
+                ("ptr", pointer_of(plan, f, x, 0)),
                 ("i64", node.nbytes),
                 ("i1", "false"),
             )
@@ -321,7 +276,7 @@ def _results(plan: NativePlan, f: Function, step: Index) -> None:
             f.store("i64", 1, stop, 8)
             f.store("i64", step, f.address("%arena", 3, "i64"), 8)
         _watch(plan, f, step)
-    _barrier(f)
+    barrier(f)
 
 
 def _watch(plan: NativePlan, f: Function, step: Index) -> None:
@@ -333,7 +288,7 @@ def _watch(plan: NativePlan, f: Function, step: Index) -> None:
     if plan.grouping.nodes[x].size != 1 or dtype in dtypes.HALVES:
         return
     kind = SCALARS[dtype]
-    loss = f.load(kind, _pointer(plan, f, x, 0), dtype.itemsize)
+    loss = f.load(kind, pointer_of(plan, f, x, 0), dtype.itemsize)
     difference = f.op(f"fsub {kind} {loss}, {loss}")  # NaN for NaN and for infinity
     bad = f.op(f"fcmp uno {kind} {difference}, {difference}")
     asked = f.compare("ne", f.load("i64", f.address("%arena", WATCH, "i8"), 8), 0)

@@ -1,7 +1,7 @@
 """A plan in words: the five steps from a Program to kernels, as text."""
 
 from chainrule.dtypes import SHORT
-from chainrule.engines.native.division import Batches, Columns, Flat, Rows, Share
+from chainrule.engines.native.division import Batches, Columns, Flat, Rows, Share, Together
 from chainrule.engines.native.plan import NativePlan, PlannedKernel
 from chainrule.engines.native.storage import DENSE
 from chainrule.passes.views import collapse, in_memory
@@ -57,6 +57,8 @@ def _kernels(plan: NativePlan) -> list[str]:
             operands = ", ".join(_name(plan, plan.grouping.views[x].base) for x in node.inputs)
             stored = "  → memory" if n in kernel.outputs else ""
             lines.append(f"      {_typed(plan, n)} = {node.primitive.name}({operands}){stored}")
+        if planned.loop is not None:
+            lines += [f"    in each step  {line}" for line in _kernels(planned.loop)]
     return lines
 
 
@@ -82,7 +84,7 @@ def _share(share: Share) -> str:
         return f"{share.count} matrices"
     if isinstance(share, Flat):
         return _count(share.count, "vector")
-    return "the first thread"
+    return "all threads together" if isinstance(share, Together) else "the first thread"
 
 
 def _form(planned: PlannedKernel) -> str:
@@ -101,6 +103,8 @@ def _shares(plan: NativePlan) -> list[str]:
         elif planned.barrier:
             lines.append("---- barrier")
         lines.append(f"{planned.name}  {_form(planned)}; {_count(planned.lanes, 'lane')}; {_share(planned.share)}")
+        if planned.loop is not None:
+            lines += [f"    in each step  {line}" for line in _shares(planned.loop)]
     return lines
 
 

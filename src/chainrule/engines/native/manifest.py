@@ -7,6 +7,7 @@ from typing import Any
 from chainrule import dtypes
 from chainrule.core.tensor import Location
 from chainrule.engines.native.evaluate import Place
+from chainrule.engines.native.loops import NUMBERS
 from chainrule.engines.native.plan import NativePlan
 from chainrule.engines.native.storage import DENSE, Storage
 from chainrule.passes.in_place import may_fail
@@ -99,11 +100,21 @@ def manifest_of(program: Program, plan: NativePlan) -> Manifest:
         for x in plan.places
         if nodes[x].primitive is CONSTANT and nodes[x].size
     ]
-    failures = {n: _failure(plan, n) for n in range(len(nodes)) if may_fail(plan.grouping, n)}
+    failures = _failures(plan)
     return Manifest(
         tuple([slot(i, i) for i in low.inputs]), held, tuple(outputs), tuple(constants), failures, plan.arena_bytes,
         plan.state_bytes, plan.scratch_bytes, len(plan.kernels), sum(k.barrier for k in plan.kernels), plan.work,
     )  # fmt: skip
+
+
+def _failures(plan: NativePlan) -> dict[int, Failure]:
+    """What can go wrong, by number; see loops.py for those of the nodes of a loop's body."""
+    found = {n: _failure(plan, n) for n in range(len(plan.grouping.nodes)) if may_fail(plan.grouping, n)}
+    for planned in plan.kernels:
+        if planned.loop is not None:
+            n = planned.kernel.nodes[0]
+            found |= {((k + 1) << NUMBERS) + n: failure for k, failure in _failures(planned.loop).items()}
+    return found
 
 
 def _failure(plan: NativePlan, n: int) -> Failure:

@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from mmap import PAGESIZE
 
+from chainrule.control import LOOPS
 from chainrule.engines.native import narrow, sorting, windows
 from chainrule.engines.native.columns import group_of
-from chainrule.engines.native.division import Batches, Columns, Flat, Rows, Share, Single
+from chainrule.engines.native.division import Batches, Columns, Flat, Rows, Share, Single, Together
 from chainrule.engines.native.evaluate import Place, lanes_of
 from chainrule.engines.native.host import Host
 from chainrule.engines.native.rows import scratch_bytes
@@ -40,7 +41,7 @@ class PlannedKernel:
     kernel: Kernel
     name: str
     lanes: int
-    form: str  # contract, rows, flat, narrow, columns, single, window
+    form: str  # contract, rows, flat, narrow, columns, single, window, loop
     share: Share
     tiles: TilePlan | None = None
     result: int = -1  # of a contraction: the output that its partial sums are kept in
@@ -48,6 +49,8 @@ class PlannedKernel:
     barrier: bool = False  # before it
     scratch_bytes: int = 0
     elements: int = 0  # of a flat kernel, padding included
+    loop: "NativePlan | None" = None  # of a step
+    workspace: int = 0  # of a loop: where the arena of its steps begins
 
 
 @dataclass(eq=False)
@@ -68,6 +71,7 @@ class NativePlan:
     state_bytes: int = 0
     guarded: bool = False  # for tests: every value ends where a page begins that nobody may touch
     guards: list[int] = field(default_factory=list)  # where these pages begin
+    inside: bool = False  # of a loop: results are written where the table says, like passed inputs are read
 
     @property
     def scratch_bytes(self) -> int:
@@ -86,7 +90,8 @@ class NativePlan:
                     products += nodes[n].size * nodes[nodes[n].inputs[0]].shape[-1] * width
                 elif not self.grouping.virtual(n):
                     elements += nodes[n].size * width
-        return products / (self.host.vector_bytes * 5e3) + elements / (self.host.vector_bytes * 1e3)
+        loops = sum(k.loop.work * nodes[k.kernel.nodes[0]].attributes["length"] for k in self.kernels if k.loop)
+        return loops + products / (self.host.vector_bytes * 5e3) + elements / (self.host.vector_bytes * 1e3)
 
     @property
     def passed(self) -> list[int]:
@@ -100,15 +105,21 @@ class NativePlan:
 
 
 def make_plan(
-    program: Program, held: tuple[int, ...], host: Host, choose: Chooser = choose, guarded: bool = False
+    program: Program,
+    held: tuple[int, ...],
+    host: Host,
+    choose: Chooser = choose,
+    guarded: bool = False,
+    name: str = "k",
+    inside: bool = False,
 ) -> NativePlan:
-    """Plan a Program. `held`: the input nodes that stay in the arena. `guarded`: see NativePlan."""
+    """Plan a Program. `held`: the input nodes that stay in the arena. `guarded`, `inside`: see NativePlan."""
     grouping = Grouping(program)
     order = schedule(grouping)
-    found = storages(grouping, order, set(held), partial(choose, host=host))
-    plan = NativePlan(program, grouping, order, host, held, found, choose, guarded=guarded)
+    found = storages(grouping, order, set() if inside else set(held), partial(choose, host=host))
+    plan = NativePlan(program, grouping, order, host, held, found, choose, guarded=guarded, inside=inside)
     for i, kernel in enumerate(order.kernels):
-        plan.kernels.append(_planned(plan, kernel, f"k{i}"))
+        plan.kernels.append(_planned(plan, kernel, f"{name}{i}"))
     _divide_rows(plan)
     _memory(plan)
     _barriers(plan)
@@ -128,6 +139,8 @@ def _planned(plan: NativePlan, kernel: Kernel, name: str) -> PlannedKernel:
         return PlannedKernel(kernel, name, lanes, "columns", share)
     if kernel.kind == "single" and grouping.nodes[kernel.nodes[0]].primitive.kind == "window":
         return PlannedKernel(kernel, name, lanes, "window", windows.share_of(grouping, kernel, lanes))
+    if kernel.kind == "single" and grouping.nodes[kernel.nodes[0]].primitive in LOOPS:
+        return _planned_loop(plan, kernel, name)
     if kernel.kind == "single":
         scratch = sorting.scratch_bytes(grouping, kernel)
         return PlannedKernel(kernel, name, lanes, "single", division_of_single(grouping, kernel), scratch_bytes=scratch)
@@ -141,6 +154,15 @@ def _planned(plan: NativePlan, kernel: Kernel, name: str) -> PlannedKernel:
     share = Single() if kernel.sizes[0] == 1 else Rows(kernel.sizes[0], 1, 0)
     scratch = scratch_bytes(grouping, kernel, lanes)
     return PlannedKernel(kernel, name, lanes, "rows", share, scratch_bytes=scratch)
+
+
+def _planned_loop(plan: NativePlan, kernel: Kernel, name: str) -> PlannedKernel:
+    a = plan.grouping.nodes[kernel.nodes[0]].attributes
+    body: Program = a["body"]
+    carries = body.inputs[a["constants"] : a["constants"] + a["carries"]]
+    inner = make_plan(body, tuple(carries), plan.host, plan.choose, name=f"{name}.k", inside=True)
+    table = 8 * (len(inner.passed) + len(inner.results))
+    return PlannedKernel(kernel, name, 1, "loop", Together(), scratch_bytes=inner.scratch_bytes + table, loop=inner)
 
 
 def _flat(plan: NativePlan, kernel: Kernel) -> bool:
@@ -251,6 +273,8 @@ def _memory(plan: NativePlan) -> None:
     for new in order.copied:
         put(new)
     plan.state_bytes = at
+    for k, x in enumerate(plan.results if plan.inside else ()):
+        plan.places[x], plan.sizes[x] = Place(0, len(plan.passed) + k), nodes[x].nbytes
     for x in plan.results:
         if x not in plan.places and nodes[x].size == 0:
             plan.places[x], plan.sizes[x] = Place(FIRST), 0
@@ -259,6 +283,10 @@ def _memory(plan: NativePlan) -> None:
             if nodes[x].primitive is CONSTANT and in_memory(nodes[x]) and x not in plan.places:
                 put(x)
     if plan.guarded:
+        for planned in plan.kernels:
+            if planned.loop is not None:
+                planned.workspace, at = at, at + _up(planned.loop.arena_bytes, PAGESIZE) + PAGESIZE
+                plan.guards.append(at - PAGESIZE)
         for x in [x for k in order.kernels for x in k.outputs if x not in plan.places]:
             put(x)
     else:
@@ -278,17 +306,32 @@ def _temporaries(plan: NativePlan, start: int) -> int:
     for i, kernel in enumerate(kernels):
         alive = [part for part in alive if part[0] >= i]
         for x in kernel.outputs:
-            if x in plan.places:
-                continue
-            size, at = bytes_of(plan, x), start
-            for _, lo, hi in sorted(alive, key=lambda part: part[1]):
-                if at + size <= lo:
-                    break
-                at = max(at, hi)
-            plan.places[x], plan.sizes[x] = Place(at), size
-            alive.append((1 << 60 if x in results else last.get(x, i), at, at + size))
-            end = max(end, at + size)
+            if x not in plan.places:
+                plan.sizes[x] = bytes_of(plan, x)
+                plan.places[x] = Place(_gap(alive, start, plan.sizes[x]))
+                end = max(end, _occupy(alive, plan, x, 1 << 60 if x in results else last.get(x, i)))
+        inner = plan.kernels[i].loop
+        if inner is not None:
+            at = plan.kernels[i].workspace = _gap(alive, start, _up(inner.arena_bytes, ALIGNMENT))
+            alive.append((i, at, at + _up(inner.arena_bytes, ALIGNMENT)))
+            end = max(end, alive[-1][2])
     return end
+
+
+def _gap(alive: list[tuple[int, int, int]], start: int, size: int) -> int:
+    """The first place where so many bytes are free."""
+    at = start
+    for _, lo, hi in sorted(alive, key=lambda part: part[1]):
+        if at + size <= lo:
+            break
+        at = max(at, hi)
+    return at
+
+
+def _occupy(alive: list[tuple[int, int, int]], plan: NativePlan, x: int, last: int) -> int:
+    at = plan.places[x].offset
+    alive.append((last, at, at + plan.sizes[x]))
+    return at + plan.sizes[x]
 
 
 # -- barriers
@@ -307,19 +350,29 @@ class Touch:
 def _touches(plan: NativePlan, planned: PlannedKernel) -> list[Touch]:
     grouping, kernel = plan.grouping, planned.kernel
     found = []
+    written = {x for k in plan.kernels for x in k.kernel.outputs}
     for x in kernel.outputs:
-        place = plan.places[x]
-        found.append(Touch(place.offset, place.offset + plan.sizes[x], True, _own(plan, planned, x, True)))
+        lo, hi = _range(plan, x)
+        found.append(Touch(lo, hi, True, _own(plan, planned, x, True)))
     for x in kernel.inputs:
-        place = plan.places[x]
-        if place.external is None and grouping.nodes[x].primitive is not CONSTANT:
-            found.append(Touch(place.offset, place.offset + plan.sizes[x], False, _own(plan, planned, x, False)))
+        if (plan.places[x].external is None or x in written) and grouping.nodes[x].primitive is not CONSTANT:
+            lo, hi = _range(plan, x)
+            found.append(Touch(lo, hi, False, _own(plan, planned, x, False)))
     return found
+
+
+def _range(plan: NativePlan, x: int) -> tuple[int, int]:
+    """The memory of a value. What is written where a table says overlaps nothing else: far from all that is here."""
+    place = plan.places[x]
+    start = place.offset if place.external is None else (1 << 50) + (place.external << 40)
+    return start, start + plan.sizes[x]
 
 
 def _own(plan: NativePlan, planned: PlannedKernel, x: int, writes: bool) -> object:
     """What tells which part of `x` a thread touches, by its units alone; None: it may touch any part."""
     share, kernel, node = planned.share, planned.kernel, plan.grouping.nodes[x]
+    if isinstance(share, Together):
+        return None
     if isinstance(share, Single):
         return "the first thread"
     if isinstance(share, Flat):

@@ -7,6 +7,7 @@ from functools import cache
 import numpy as np
 
 from chainrule import dtypes
+from chainrule.control import LOOPS
 from chainrule.core.primitive import Primitive
 from chainrule.engines.base import Executable
 from chainrule.engines.native.host import Host, detect
@@ -17,7 +18,7 @@ from chainrule.engines.reference import ReferenceExecutable
 from chainrule.passes.grouping import REDUCTIONS
 from chainrule.primitives import contract
 from chainrule.primitives.convolve import convolve
-from chainrule.program.program import INPUT, Builder, Node, Output, Program
+from chainrule.program.program import CONSTANT, INPUT, Builder, Node, Output, Program
 
 LAYOUT = ("reshape", "transpose", "broadcast", "slice", "pad", "concat")
 
@@ -28,6 +29,10 @@ def lowered(program: Program, n: int) -> bool:
     kind, name = node.primitive.kind, node.primitive.name
     if kind == "source" or node.primitive in (contract.matmul, convolve):
         return True
+    if node.primitive in LOOPS:
+        body: Program = node.attributes["body"]
+        known = all(lowered(body, i) for i in range(len(body.nodes)))
+        return known and not any(x.primitive is CONSTANT and x.size > 1 for x in body.nodes)
     if kind == "elementwise":
         given = tuple(program.nodes[x].dtype for x in node.inputs)
         return _has_meaning(node.primitive, given, tuple(sorted(node.attributes.items())), detect())

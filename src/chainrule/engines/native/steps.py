@@ -1,0 +1,63 @@
+"""The kernels of a step called in their order, and what lies between and behind them."""
+
+from chainrule.engines.native.ir import SCALARS, Function, Index
+from chainrule.engines.native.plan import NativePlan, PlannedKernel
+from chainrule.primitives import contract
+
+
+def barrier(f: Function) -> None:
+    """Wait for the other threads."""
+    f.call("barrier", ("ptr", "%sync"), ("i64", "%threads"))
+
+
+def calls(plan: NativePlan, f: Function, scratch: str, kernels: list[PlannedKernel]) -> None:
+    """Call the kernels, with barriers where they are due; behind the place where errors are looked for there is one."""
+    for k, planned in enumerate(kernels):
+        if planned.barrier and (k or plan.schedule.guard == 0 or plan.inside):
+            barrier(f)
+        operands: list[tuple[str, Index]] = []
+        if planned.form == "contract":
+            operands = [("ptr", pointer) for pointer in _operands(plan, f, planned)]
+        shared = [("ptr", "%arena"), ("ptr", "%table"), ("ptr", scratch), ("i64", "%thread"), ("i64", "%threads")]
+        together = [("ptr", "%sync")] if planned.loop is not None else []
+        f.call(planned.name, *operands, *shared, *together)
+
+
+def _operands(plan: NativePlan, f: Function, planned: PlannedKernel) -> list[str]:
+    """Where A, B and C of a contraction begin."""
+    grouping = plan.grouping
+    product = next(n for n in planned.kernel.nodes if grouping.nodes[n].primitive is contract.matmul)
+    a, b = (grouping.views[x] for x in grouping.nodes[product].inputs)
+    if grouping.virtual(a.base):
+        a = grouping.views[grouping.nodes[a.base].inputs[0]]
+    if planned.turned:
+        a, b = b, a
+    return [*[pointer_of(plan, f, view.base, view.offset) for view in (a, b)], pointer_of(plan, f, planned.result, 0)]
+
+
+def pointer_of(plan: NativePlan, f: Function, x: int, offset: int) -> str:
+    """The address of an element of a value."""
+    place = plan.places[x]
+    if place.external is None:
+        return f.address("%arena", place.offset + offset * plan.grouping.nodes[x].dtype.itemsize, "i8")
+    pointer = f.load("ptr", f.address("%table", place.external, "ptr"), 8)
+    return f.address(pointer, offset, SCALARS[plan.grouping.nodes[x].dtype])
+
+
+def copy_part(f: Function, source: str, to: str, size: int) -> None:
+    """This thread's part of a copy of so many bytes."""
+    lo, hi = f.slice(-(-size // 64), "%thread", "%threads")
+    start = f.mul(lo, 64)
+    count = f.sub(f.min(f.mul(hi, 64), size), start)
+    a, b = (f.address(pointer, start, "i8") for pointer in (source, to))
+    with f.when(f.compare("sgt", count, 0)):
+        f.effect("llvm.memcpy.p0.p0.i64", ("ptr", b), ("ptr", a), ("i64", count), ("i1", "false"))
+
+
+def finish(plan: NativePlan, f: Function) -> None:
+    """New state that has memory of its own is copied over the old, once nobody reads that any more."""
+    if not plan.schedule.copied:
+        return
+    barrier(f)
+    for new, old in plan.schedule.copied.items():
+        copy_part(f, pointer_of(plan, f, new, 0), pointer_of(plan, f, old, 0), plan.sizes[old])
