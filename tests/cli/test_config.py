@@ -60,7 +60,7 @@ def test_the_file_may_name_the_source(cli, table):
     [
         ("epoch = 5", 'run.toml: "epoch" is not an option. Did you mean "epochs"?'),
         ("batch_sise = 5", 'Did you mean "batch-size"?'),
-        ("nonsense = 1", "Options: activation, bad-rows"),
+        ("nonsense = 1", "Options: activation, augment, bad-rows"),
         ("[train]\nepochs = 5", 'run.toml: "train" is a table.'),
         ("epochs = 2.5", '"2.5" is no whole number (from run.toml).'),
         ("epochs = true", '"True" is no whole number (from run.toml).'),
@@ -90,7 +90,7 @@ def test_a_file_that_cannot_be_read(cli, name):
     [
         (["--optimizer", "adma"], 'Did you mean "adamax"?'),
         (["--activation", "rleu"], 'Did you mean "relu"?'),
-        (["--norm", "x"], "Known: none, batch, layer"),
+        (["--norm", "x"], "Known: auto, none, batch, layer"),
         (["--loss", "crossentropy"], 'Did you mean "cross_entropy"?'),
         (["--metric", "acuracy"], 'Did you mean "accuracy"?'),
         (["--schedule", "cosin"], 'Did you mean "cosine"?'),

@@ -5,6 +5,7 @@ import math
 from dataclasses import replace
 
 import numpy as np
+import polars as pl
 import pytest
 
 from chainrule import data
@@ -351,6 +352,13 @@ def test_select_and_encode_target_for_evaluation():
         preparation.encode_target(new)
 
 
+def test_columns_may_be_called_as_patterns_are():
+    columns = {name: [i % n for i in range(40)] for name, n in (("*", 5), ("^a.*$", 7), ("ab", 3))}
+    columns["y"] = ["p", "q"] * 20
+    frame = pl.DataFrame(columns, schema_overrides={"y": pl.Categorical})
+    assert data.prepare(frame, "y").feature_names == ("*", "^a.*$", "ab")
+
+
 # Images
 
 
@@ -359,11 +367,13 @@ def images(rows=40, dtype=np.uint8, **options):
     return data.Images(x, np.arange(rows) % 4, **options)
 
 
-def test_bytes_of_images_are_scaled_alike():
+def test_bytes_of_images_stay_bytes():
     prepared = data.prepare(images())
     assert prepared.image_shape == (4, 3)
-    assert prepared.x_train.shape == (32, 12)
-    np.testing.assert_allclose(prepared.x_train, images().x[prepared.rows.train].reshape(32, 12) / 255, rtol=1e-6)
+    assert prepared.x_train.dtype == np.uint8
+    np.testing.assert_array_equal(prepared.x_train, images().x[prepared.rows.train])
+    assert prepared.preparation.pixel_scale == 255
+    assert data.prepare(images(maximum=16.0)).preparation.pixel_scale == 16
     assert prepared.summary[0] == "images   40 images 4×3   target label (multiclass, 4 classes)"
     assert prepared.feature_names[5] == "pixel 1,2"
     assert prepared.class_names == ("0", "1", "2", "3")
@@ -372,9 +382,18 @@ def test_bytes_of_images_are_scaled_alike():
 def test_other_pixels_are_standardised_or_kept():
     wide = data.prepare(images(dtype=np.float64))
     assert wide.x_train.mean() == pytest.approx(0, abs=1e-6) and wide.x_train.std() == pytest.approx(1, rel=1e-5)
+    assert wide.x_train.dtype == np.float32 and wide.preparation.pixel_scale == 1
     source = images()
     unit = data.prepare(replace(source, x=source.x / np.float32(255)))
-    np.testing.assert_array_equal(unit.x_test, source.x[unit.rows.test].reshape(-1, 12) / np.float32(255))
+    np.testing.assert_array_equal(unit.x_test, source.x[unit.rows.test] / np.float32(255))
+
+
+def test_a_network_for_bytes_takes_the_same_pixels_as_other_numbers():
+    """They are in the units of the bytes: the network divides by 255 whatever the dtype."""
+    preparation = Preparation.fit(images())
+    x = preparation.transform(replace(images(), x=images().x.astype(np.float64)))
+    assert x.dtype == np.float32
+    np.testing.assert_array_equal(x, images().x)
 
 
 def test_the_test_part_of_the_source_is_kept():
@@ -435,6 +454,12 @@ def test_foreign_json_is_refused(text):
 
 
 def test_newer_json_is_refused():
-    newer = json.loads(Preparation.fit(data.read("iris")).to_json()) | {"version": 2}
+    newer = json.loads(Preparation.fit(data.read("iris")).to_json()) | {"version": 3}
     with pytest.raises(CheckpointError, match="update chainrule"):
         Preparation.from_json(json.dumps(newer))
+
+
+def test_json_of_flattened_images_is_refused():
+    older = json.loads(Preparation.fit(images()).to_json()) | {"version": 1}
+    with pytest.raises(CheckpointError, match="train anew"):
+        Preparation.from_json(json.dumps(older))

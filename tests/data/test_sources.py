@@ -238,7 +238,7 @@ def test_files_that_are_not_there(write, tmp_path, monkeypatch):
         data.read(tmp_path / "house.csv")
     with pytest.raises(DataError, match="does not exist either"):
         data.read(tmp_path / "nowhere" / "house.csv")
-    with pytest.raises(DataError, match=r"folder without IDX files(.|\n)*houses\.csv"):
+    with pytest.raises(DataError, match=r"folder without IDX files and images(.|\n)*houses\.csv"):
         data.read(tmp_path)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(DataError, match='Did you mean "digits"'):

@@ -17,6 +17,7 @@ from chainrule.cli.session import Session
 from chainrule.core.autodiff import value_and_grad
 from chainrule.core.tensor import Tensor, tensor
 from chainrule.errors import GradientError
+from chainrule.random import Generator
 
 if TYPE_CHECKING:
     from chainrule.data import Prepared
@@ -89,10 +90,10 @@ def check_gradients(
 
 
 def exact(model: nn.Sequential) -> nn.Sequential:
-    """The model in float64, as in training but without dropout, so that its loss is a function of its weights alone."""
+    """The model in float64, as in training but without chance, so that its loss is a function of its weights alone."""
     model.to("float64").train()
     for module in model.modules():
-        if isinstance(module, nn.Dropout):
+        if any(isinstance(value, Generator) for value in vars(module).values()):  # dropout, augmentation
             module.eval()
     return model
 

@@ -11,6 +11,8 @@ import typer
 from chainrule.errors import ConfigError
 from chainrule.train.recorder import Every
 
+AUGMENTATIONS = ("shift", "flip")
+
 
 def unknown(what: str, word: str, known: Sequence[str]) -> str:
     """The sentence about a word that is none of those known."""
@@ -84,6 +86,41 @@ def check_layers(text: str) -> str:
             f'"{text}" is no list of widths: write 64,64 for two hidden layers of 64 units, or none.'
         )
     return ",".join(widths)
+
+
+def check_channels(text: str) -> str:
+    """Channels of the stages of a network as text, `32,64`, or `auto`."""
+    if text.strip().lower() == "none":
+        raise typer.BadParameter("a network with convolutions has one stage at least: write 32,64, or auto.")
+    return check_layers(text)
+
+
+def check_augment(text: str) -> str:
+    """What is done to training images at random, as text: `shift,flip`, `none` or `auto`."""
+    words = [word.strip().lower() for word in text.split(",")]
+    if len(words) > 1 or words[0] not in ("auto", "none"):
+        for word in words:
+            if word not in AUGMENTATIONS:
+                raise typer.BadParameter(unknown("augmentation", word, ("auto", "none", *AUGMENTATIONS)))
+    return ",".join(dict.fromkeys(words))
+
+
+def check_size(text: str | None) -> str | None:
+    """The size of images as text, `64` or `64x48`."""
+    if text is not None and not image_size(text):
+        raise typer.BadParameter(f'"{text}" is no size: write 64 for squares, 64x48 for width and height.')
+    return text
+
+
+def image_size(text: str) -> tuple[int, int] | None:
+    """(height, width) from a text `64` or `WIDTHxHEIGHT`; None where it is none.
+
+    >>> from chainrule.cli.checks import image_size
+    >>> image_size("64x48"), image_size("32"), image_size("large")
+    ((48, 64), (32, 32), None)
+    """
+    found = re.fullmatch(r"\s*([1-9][0-9]{0,3})\s*(?:[x×]\s*([1-9][0-9]{0,3}))?\s*", text.lower())
+    return (int(found[2] or found[1]), int(found[1])) if found else None
 
 
 UNITS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600}

@@ -26,15 +26,15 @@ def evaluate(
 ) -> None:
     """Score a trained network, on its own data part by part, or on the rows of a file."""
     session = Session.open(run)
-    preparation, model = session.preparation, session.model()
+    preparation, model, engine = session.preparation, session.model(), session.training_options.engine
     notes: list[str] = []
     if file is None:
-        parts = parts_of(model, session.prepared(source))
+        parts = parts_of(model, session.prepared(source), engine)
     else:
         table = session.read_more(file, reading)
         notes += table.notes
         x, y = preparation.select(table, notes)
-        parts = (Part(table.name, y, answers(model, x)),)
+        parts = (Part(table.name, y, answers(model, x, engine)),)
     scores = {part.name: part.scores(preparation, session.loss_function()) for part in parts}
     if json:
         rows = {part.name: len(part.truth) for part in parts}

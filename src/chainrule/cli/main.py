@@ -176,6 +176,7 @@ OTHERS_IN_PYTHON = (
     (re.compile(r"\bcr\.find_lr\b"), "chainrule find-lr"),
     (re.compile(r"\bclip_norm=(\S+?)\b"), r"--clip-norm \1"),
     (re.compile(r"\bdrop_rare_classes=True"), "--drop-rare-classes"),
+    (re.compile(r"\bimage_size\b"), "--image-size"),
     (re.compile(r"\bheader=False"), "--no-header"),
     (re.compile(r"\bheader=True"), "--header"),
 )

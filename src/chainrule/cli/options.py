@@ -11,9 +11,12 @@ from typing import Annotated
 import typer
 
 from chainrule.cli.checks import (
+    check_augment,
+    check_channels,
     check_every,
     check_kinds,
     check_layers,
+    check_size,
     check_time,
     choices,
     completion,
@@ -26,6 +29,7 @@ from chainrule.engines import DEFAULT_ENGINE, ENGINES
 
 ACTIVATIONS = ("relu", "leaky_relu", "elu", "selu", "gelu", "silu", "mish", "softplus", "tanh", "sigmoid", "none")
 NORMS = ("none", "batch", "layer")
+NETWORKS = ("mlp", "cnn", "resnet")
 # fmt: off
 OPTIMIZERS = (
     "adam", "adamw", "nadam", "radam", "adamax", "sgd", "rmsprop", "adagrad", "adadelta", "lion", "lbfgs",
@@ -46,6 +50,7 @@ CLASS_WEIGHTS = ("none", "balanced")
 
 of_data = partial(typer.Option, rich_help_panel="Data")
 of_tables = partial(typer.Option, rich_help_panel="Tables")
+of_images = partial(typer.Option, rich_help_panel="Images")
 of_network = partial(typer.Option, rich_help_panel="Network")
 of_training = partial(typer.Option, rich_help_panel="Training")
 of_stopping = partial(typer.Option, rich_help_panel="Stopping")
@@ -67,7 +72,7 @@ RunsDir = Annotated[Path, of_run("--runs-dir", metavar="FOLDER", help="Where run
 # fmt: off
 @dataclass(frozen=True)
 class ReadOptions:
-    """How a text file is read, where finding it out goes wrong."""
+    """How files are read, where finding it out goes wrong."""
 
     separator: Annotated[str | None, of_tables(
         "--separator", metavar="CHARACTER", help="Between cells; else it is found out.")] = None
@@ -80,7 +85,12 @@ class ReadOptions:
         "--missing", metavar="WORD", help="A word that stands for an empty cell. May be repeated.")] = ()
     bad_rows: Annotated[str, of_tables(
         "--bad-rows", metavar="WAY", **words("way with bad rows", BAD_ROWS),
-        help="Rows with too many cells: error or skip.")] = "error"
+        help="Rows with too many cells, and damaged images: error or skip.")] = "error"
+    image_size: Annotated[str | None, of_images(
+        "--image-size", metavar="SIZE", callback=check_size, show_default="by the images",
+        help="What images of a folder are brought to: 64, or 64x48 for width and height.")] = None
+    colour: Annotated[bool | None, of_images(
+        "--colour/--grey", show_default="by the images", help="Take images of a folder in colour, or in grey.")] = None
 
 
 @dataclass(frozen=True)
@@ -116,18 +126,33 @@ class DataOptions:
 class NetworkOptions:
     """The shape of the network."""
 
+    network: Annotated[str, of_network(
+        "--network", metavar="NAME", **words("network", ("auto", *NETWORKS)),
+        help="mlp: fully connected. For images also cnn: convolutions with pooling; resnet: residual blocks. "
+        "auto takes mlp.")] = "auto"
     layers: Annotated[str, of_network(
         "--layers", metavar="WIDTHS", callback=check_layers,
         help="Units of the hidden layers, such as 64,64; none; auto chooses by the data.")] = "auto"
+    channels: Annotated[str, of_network(
+        "--channels", metavar="NUMBERS", callback=check_channels,
+        help="Of cnn and resnet, stage by stage; auto takes 32,64 and 16,32,64, and more for large images.")] = "auto"
+    blocks: Annotated[int | None, of_network(
+        "--blocks", metavar="NUMBER", parser=whole(1), show_default="3",
+        help="Residual blocks a stage, of resnet.")] = None
     activation: Annotated[str, of_network(
         "--activation", metavar="NAME", **words("activation", ("auto", *ACTIVATIONS)),
-        help=f"{', '.join(ACTIVATIONS)}; auto takes gelu for images, else relu.")] = "auto"
+        help=f"{', '.join(ACTIVATIONS)}; auto takes gelu for an mlp on images, else relu.")] = "auto"
     dropout: Annotated[float | None, of_network(
         "--dropout", metavar="SHARE", parser=real(0, 0.99), show_default="by the data",
         help="Share of the units that each step leaves out.")] = None
     norm: Annotated[str, of_network(
-        "--norm", metavar="NAME", **words("normalisation", NORMS),
-        help="Normalisation after each hidden layer: none, batch or layer.")] = "none"
+        "--norm", metavar="NAME", **words("normalisation", ("auto", *NORMS)),
+        help="Normalisation after each hidden layer or convolution: none, batch or layer; "
+        "auto takes none for mlp, else batch.")] = "auto"
+    augment: Annotated[str, of_network(
+        "--augment", metavar="NAMES", callback=check_augment,
+        help="What is done to training images at random: shift (by up to an eighth), flip (left to right), or both: "
+        "shift,flip; none. auto takes none for mlp, else shift.")] = "auto"
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ def predict(
         raise ConfigError(f"{run} predicts amounts: there are no classes to give --probabilities of.")
     table = session.read_more(file, reading)
     notes = list(table.notes)
-    found = answers(session.model(), preparation.transform(table, notes))
+    found = answers(session.model(), preparation.transform(table, notes), session.training_options.engine)
     columns: dict[str, Any] = {"prediction": preparation.decode_prediction(found)}
     if with_probabilities:
         shares = probabilities(found)
@@ -109,7 +109,7 @@ def score(session: Session, table: "Table | Images") -> None:
     except DataError as error:
         display.notice(f"The answers are not scored: {error}")
         return
-    part = Part(table.name, np.asarray(y), answers(session.model(), x))
+    part = Part(table.name, np.asarray(y), answers(session.model(), x, session.training_options.engine))
     worth = scored(part.scores(preparation, session.loss_function()))
     rows = f"{len(y):,} of {table.rows:,} rows" if len(y) < table.rows else "all rows"
     display.notice(f'The file has the target "{preparation.target_name}" of {rows}: {worth}')

@@ -40,6 +40,9 @@ OPTIMIZERS: dict[str, tuple[str, Callable[..., optim.Optimizer], float]] = {
 }
 """What each is called, how it is made, and its learning rate when none is asked for."""
 
+ADAPTIVE = ("adam", "adamw", "nadam", "radam", "adamax", "lion")
+"""Optimisers whose steps do not shrink with the gradient: networks with convolutions get a third of their rate."""
+
 NEVER = 1_000_000_000
 """A patience that no training exhausts."""
 
@@ -58,6 +61,7 @@ class Recipe:
     rows: int  # of the training part
     has_validation: bool
     batch_norm: bool
+    convolves: bool = False
 
     def check(self) -> None:
         """Raise ConfigError for options that do not go together, before anything is begun."""
@@ -92,7 +96,10 @@ class Recipe:
     @property
     def lr(self) -> float:
         """The learning rate at the beginning (after the warm-up)."""
-        return self.options.lr if self.options.lr is not None else OPTIMIZERS[self.options.optimizer][2]
+        if self.options.lr is not None:
+            return self.options.lr
+        usual = OPTIMIZERS[self.options.optimizer][2]
+        return usual / 3 if self.convolves and self.options.optimizer in ADAPTIVE else usual
 
     @property
     def loss(self) -> str:

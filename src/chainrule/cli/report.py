@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from chainrule.cli import display
 from chainrule.cli.network import Network
 from chainrule.cli.recipe import Recipe
-from chainrule.cli.results import Part, answers, show
+from chainrule.cli.results import Part, answering, show
 from chainrule.data.findings import counted
 from chainrule.errors import ChainruleError
 from chainrule.train.files import atomic_write
@@ -78,7 +78,7 @@ class Outcome:
     @classmethod
     def of(cls, result: FitResult, prepared: "Prepared", network: Network, recipe: Recipe) -> "Outcome":
         """Score the network on every part of the data that has rows."""
-        parts = parts_of(result.model, prepared)
+        parts = parts_of(result.model, prepared, recipe.options.engine)
         scores = {part.name: part.scores(prepared.preparation, recipe.loss_function()) for part in parts}
         return cls(result, prepared, network, parts, scores)
 
@@ -126,14 +126,15 @@ class Outcome:
             )
 
 
-def parts_of(model: Any, prepared: "Prepared") -> tuple[Part, ...]:
+def parts_of(model: Any, prepared: "Prepared", engine: str) -> tuple[Part, ...]:
     """The parts of the data that have rows, with the answers of the network."""
     arrays = {
         "train": (prepared.x_train, prepared.y_train),
         "validation": (prepared.x_validation, prepared.y_validation),
         "test": (prepared.x_test, prepared.y_test),
     }
-    return tuple(Part(name, y, answers(model, x)) for name, (x, y) in arrays.items() if len(x))
+    answer = answering(model, engine)
+    return tuple(Part(name, y, answer(x)) for name, (x, y) in arrays.items() if len(x))
 
 
 def interruption(run: Run, code: int, what: str) -> Interruption:

@@ -9,22 +9,50 @@ from numpy.typing import NDArray
 
 from chainrule import nn
 from chainrule.cli import display
-from chainrule.core.tensor import tensor
+from chainrule.compile import compile
+from chainrule.core.tensor import Tensor, tensor
+from chainrule.engines import DEFAULT_ENGINE
 from chainrule.train.metrics import AUC, F1, MAE, R2, RMSE, Accuracy, ConfusionMatrix
 
 if TYPE_CHECKING:
     from chainrule.data import Preparation
 
 ROWS_AT_ONCE = 4096
+IMAGES_AT_ONCE = 100
 TITLES = {"rmse": "RMSE", "mae": "MAE", "r2": "R²", "accuracy": "accuracy", "loss": "loss", "f1": "F1", "auc": "AUC"}
 SHARES = ("accuracy",)
 
 
-def answers(model: nn.Module, x: NDArray[np.float32]) -> NDArray[np.float32]:
-    """What the network returns in evaluation mode: (rows, features) -> (rows, outputs)."""
+def answering(model: nn.Module, engine: str = DEFAULT_ENGINE) -> Callable[[NDArray[Any]], NDArray[np.float32]]:
+    """What the network returns in evaluation mode, as a function: (rows, ...) -> (rows, outputs).
+
+    Networks for images are compiled for the engine. Those for tables are done before that would pay.
+    """
     model.eval()
-    parts = [np.asarray(model(tensor(x[i : i + ROWS_AT_ONCE]))) for i in range(0, len(x), ROWS_AT_ONCE)]
-    return np.concatenate(parts) if parts else np.zeros((0, 0), np.float32)
+    compiled = compile(forward, engine=engine)
+
+    def answer(x: NDArray[Any]) -> NDArray[np.float32]:
+        images = x.ndim > 2
+        run, size = (compiled, IMAGES_AT_ONCE) if images else (forward, ROWS_AT_ONCE)
+        parts = []
+        for begin in range(0, len(x), size):
+            rows = x[begin : begin + size]
+            some = np.resize(rows, (size, *rows.shape[1:])) if images else rows  # one shape, so that it compiles once
+            parts.append(np.asarray(run(model, tensor(some)))[: len(rows)])
+        return np.concatenate(parts) if parts else np.zeros((0, 0), np.float32)
+
+    return answer
+
+
+def answers(model: nn.Module, x: NDArray[Any], engine: str = DEFAULT_ENGINE) -> NDArray[np.float32]:
+    """The same for one set of rows."""
+    return answering(model, engine)(x)
+
+
+def forward(model: nn.Module, x: Tensor) -> Tensor:
+    """What is compiled."""
+    result: Tensor = model(x)
+    return result
 
 
 def probabilities(scores: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -5,14 +5,14 @@ What config.json of a run holds, all of it plain JSON:
     source        the name or the absolute path of the data, and a digest of what was made of them
     options       those of train: reading, data, network, training
     preparation   how rows become numbers (chainrule.data.Preparation)
-    network       what the network looks like (chainrule.cli.network)
+    network       what the network looks like (chainrule.cli.networks)
     fit           the plain settings of fit (chainrule.train.settings)
 """
 
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 import numpy as np
 
 from chainrule import data, nn
-from chainrule.cli.checks import unknown
-from chainrule.cli.network import Network
+from chainrule.cli.checks import image_size, unknown
+from chainrule.cli.network import ImageInput, Network
+from chainrule.cli.networks import choose, from_json
 from chainrule.cli.options import DataOptions, NetworkOptions, ReadOptions, TrainingOptions
 from chainrule.cli.recipe import Recipe
 from chainrule.errors import ChainruleError, CheckpointError, ConfigError
@@ -40,7 +41,8 @@ RUNS = Path("runs")
 
 def read(source: str, options: ReadOptions) -> "Table | Images":
     """The table or images that the user names."""
-    return data.read(source, **asdict(options))
+    size = None if options.image_size is None else image_size(options.image_size)
+    return data.read(source, **{**asdict(options), "image_size": size})
 
 
 def run_path(path: Path) -> Path:
@@ -84,16 +86,14 @@ def digest(prepared: "Prepared") -> str:
 
 
 def choose_network(prepared: "Prepared", options: NetworkOptions) -> Network:
-    """The network for these data."""
-    outputs = 1 if prepared.task == "regression" else len(prepared.class_names)
-    rows, inputs = prepared.x_train.shape
-    return Network.choose(inputs, outputs, rows, prepared.image_shape is not None, options)
+    """The network for these data. Raises ConfigError for options that do not go together."""
+    return choose(prepared, options)
 
 
 def choose_recipe(prepared: "Prepared", network: Network, options: TrainingOptions) -> Recipe:
     """How to train on these data. Raises ConfigError for options that do not go together."""
     rows, validated = len(prepared.x_train), len(prepared.x_validation) > 0
-    recipe = Recipe(options, prepared.task, rows, validated, network.norm == "batch")
+    recipe = Recipe(options, prepared.task, rows, validated, network.norm == "batch", network.convolves)
     recipe.check()
     return recipe
 
@@ -172,7 +172,7 @@ class Session:
     @cached_property
     def network(self) -> Network:
         """What the network looks like."""
-        return Network.from_json(self.config["network"])
+        return from_json(self.config["network"])
 
     def model(self) -> nn.Sequential:
         """The network with the best weights of the run."""
@@ -213,9 +213,18 @@ class Session:
         return str(self.config["source"]["path"])
 
     def read_more(self, file: str, options: ReadOptions) -> "Table | Images":
-        """Other rows, read by the options given now; without any, as the data of the run if of their kind."""
+        """Other rows, read by the options given now; without any, as the data of the run if of their kind.
+
+        Image files are brought to the shape that the network takes.
+        """
+        shape = self.preparation.image_shape
+        if options != ReadOptions():
+            return read(file, options)
+        if shape is not None and data.holds_pictures(file):
+            depth, height, width = ImageInput(shape, 1.0).plane
+            return read(file, replace(options, image_size=f"{width}x{height}", colour=depth > 1))
         alike = Path(file).suffix == Path(self.source_path).suffix
-        return read(file, self.read_options if options == ReadOptions() and alike else options)
+        return read(file, self.read_options if alike else options)
 
     def prepared(self, moved_to: str | None = None) -> "Prepared":
         """The data that the run was made with. CheckpointError when they have changed, or are gone."""

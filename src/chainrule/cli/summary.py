@@ -67,7 +67,7 @@ def standing(found: RunSummary) -> str:
 
 def layers(network: Network) -> None:
     """The table of layers, for a batch of one row."""
-    table = describe(network.build(0), (2, network.inputs))
+    table = describe(network.build(0), (2, *network.input_shape))
     header = ("path", "layer", "output", "parameters", "count", "size")
     rows = [
         [cell.replace("(2, ", "(rows, ") if i == 2 else cell for i, cell in enumerate(row)] for row in table.cells()

@@ -30,8 +30,8 @@ Source = Annotated[
     str,
     typer.Argument(
         metavar="SOURCE",
-        help="A CSV, TSV, Parquet, NPZ or IDX file, a folder of IDX files, or a shipped set: "
-        "digits, breast_cancer, iris, wine, diabetes.",
+        help="A CSV, TSV, Parquet, NPZ or IDX file, a folder of IDX files or of images (a folder a class), "
+        "or a shipped set: digits, breast_cancer, iris, wine, diabetes.",
     ),
 ]
 Name = Annotated[str | None, of_run("--name", help="The name of the run; else it is numbered.")]

@@ -1,4 +1,4 @@
-"""Data: five shipped sets, reading of tables and images from files, and their preparation for training.
+"""Data: five shipped sets, reading of tables, images and text from files, and their preparation for training.
 
 Importing this package loads NumPy only. What needs Polars (`read`, `Table`, `Preparation` ...) is loaded when it is
 first asked for.
@@ -18,16 +18,31 @@ from chainrule.data.shipped import Dataset, load, names
 if TYPE_CHECKING:
     from chainrule.data.arrays import Images
     from chainrule.data.preparation import Preparation, Prepared, prepare
-    from chainrule.data.sources import read
+    from chainrule.data.sources import holds_pictures, read
     from chainrule.data.tables import Table
+    from chainrule.data.text import CharacterText
 
-__all__ = ["Dataset", "Images", "Preparation", "Prepared", "Table", "load", "names", "prepare", "read"]
+__all__ = [
+    "CharacterText",
+    "Dataset",
+    "Images",
+    "Preparation",
+    "Prepared",
+    "Table",
+    "holds_pictures",
+    "load",
+    "names",
+    "prepare",
+    "read",
+]
 
 _LAZY = {
+    "CharacterText": "chainrule.data.text",
     "Images": "chainrule.data.arrays",
     "Preparation": "chainrule.data.preparation",
     "Prepared": "chainrule.data.preparation",
     "Table": "chainrule.data.tables",
+    "holds_pictures": "chainrule.data.sources",
     "prepare": "chainrule.data.preparation",
     "read": "chainrule.data.sources",
 }

@@ -27,8 +27,9 @@ Array = NDArray[Any]
 class Images:
     """Images with or without labels.
 
-    x: (rows, height, width) or of rank 4, any real dtype; y: (rows,) labels or amounts, or None. The last `test_rows`
-    rows are the source's own test part; `maximum` is the largest value that a pixel can take, where it is known.
+    x: (rows, height, width), or of rank 4 with the channels before or behind height and width; any real dtype. y:
+    (rows,) labels or amounts, or None. The last `test_rows` rows are the source's own test part; `maximum` is the
+    largest value that a pixel can take, where it is known; `files` tells which file each image comes from.
 
     >>> import numpy as np
     >>> from chainrule import data
@@ -44,6 +45,7 @@ class Images:
     notes: tuple[str, ...] = ()
     test_rows: int = 0
     maximum: float | None = None
+    files: tuple[str, ...] = ()
 
     @property
     def rows(self) -> int:
@@ -57,7 +59,7 @@ class Images:
 
     def where(self, row: int) -> str:
         """Image `row` for a message."""
-        return f"image {row:,} (counted from 0)"
+        return self.files[row] if self.files else f"image {row:,} (counted from 0)"
 
 
 Source = Table | Images

@@ -35,12 +35,12 @@ class TableFeatures:
                 f'{table.name} has the one column "{target}" only: nothing to learn it from. '
                 f"If the columns ran together, give the separator."
             )
-        frame = table.frame.select(names)[rows]
         fitted: dict[str, Column | Ignored] = {}
         for name in names:
             first = name == table.columns[0]
             with naming(table.name):
-                fitted[name] = fit_column(name, frame[name], rows, first, options, notes)
+                # One by one: a selection of several takes names such as `*` for patterns.
+                fitted[name] = fit_column(name, table.frame[name][rows], rows, first, options, notes)
         columns = tuple(column for column in fitted.values() if not isinstance(column, Ignored))
         ignored = {name: column.reason for name, column in fitted.items() if isinstance(column, Ignored)}
         if columns:
@@ -128,11 +128,16 @@ class TableFeatures:
 
 @dataclass(frozen=True)
 class ImageFeatures:
-    """Pixels, flattened, all scaled alike: (pixel - mean) / deviation."""
+    """Pixels, all scaled alike: (pixel - mean) / deviation.
+
+    Bytes stay bytes, and scaling them is left to the network (`raw`): so images take no more memory than they have to.
+    Pixels of other dtypes are scaled here, in float64.
+    """
 
     image_shape: tuple[int, ...]
     mean: float
     deviation: float
+    raw: bool
 
     @classmethod
     def fit(cls, images: Images, rows: NDArray[np.int64]) -> "ImageFeatures":
@@ -146,30 +151,33 @@ class ImageFeatures:
         low, high = float(train.min()), float(train.max())
         if low == high:
             raise DataError(f"{images.name}: every pixel of every training image is {low:g}: nothing to learn from.")
-        if images.maximum is not None or pixels.dtype == np.uint8:
-            return cls(images.image_shape, 0.0, images.maximum or 255.0)
+        raw = pixels.dtype == np.uint8
+        if images.maximum is not None or raw:
+            return cls(images.image_shape, 0.0, images.maximum or 255.0, raw)
         if pixels.dtype.kind in "fb" and low >= -1 and high <= 1:
-            return cls(images.image_shape, 0.0, 1.0)
+            return cls(images.image_shape, 0.0, 1.0, raw)
         scale = col.Scale.fit(train.astype(np.float64).ravel())
         if scale is None:
             raise DataError(f"{images.name}: the pixels vary too little to be scaled.")
-        return cls(images.image_shape, scale.mean, scale.deviation)
+        return cls(images.image_shape, scale.mean, scale.deviation, raw)
 
     @property
     def feature_names(self) -> tuple[str, ...]:
         """One name per pixel, by its place in the image."""
         return tuple(f"pixel {','.join(map(str, place))}" for place in np.ndindex(self.image_shape))
 
-    def encode(self, images: Images, findings: Findings) -> Matrix:
-        """Pixels (rows, pixels of one image). Raises DataError for images of another shape or with NaN."""
+    def encode(self, images: Images, findings: Findings) -> NDArray[Any]:
+        """Images (rows, *image_shape): bytes as they are, or float32. Raises DataError for another shape, and NaN."""
         if images.image_shape != self.image_shape:
             raise DataError(
                 f"{images.name} has images of shape {images.image_shape}; the model was trained on {self.image_shape}."
             )
         require_finite(images)
-        result = np.empty((images.rows, len(self.feature_names)), np.float32)
+        if self.raw:
+            return images.x if images.x.dtype == np.uint8 else images.x.astype(np.float32)
+        result = np.empty(images.x.shape, np.float32)
         for begin in range(0, images.rows, 1024):  # in float64 without holding all of it
-            pixels = images.x[begin : begin + 1024].astype(np.float64).reshape(-1, result.shape[1])
+            pixels = images.x[begin : begin + 1024].astype(np.float64)
             standard = (pixels * 0.5 - self.mean * 0.5) / self.deviation * 2
             result[begin : begin + 1024] = standard.clip(-col.MOST_DEVIATIONS, col.MOST_DEVIATIONS)
         return result
@@ -186,6 +194,7 @@ class ImageFeatures:
             "image_shape": list(self.image_shape),
             "mean": self.mean,
             "deviation": self.deviation,
+            "raw": self.raw,
         }
 
 
@@ -202,7 +211,7 @@ Features = TableFeatures | ImageFeatures
 def from_json(data: dict[str, Any]) -> Features:
     """The features that `to_json` wrote."""
     if data["kind"] == "images":
-        return ImageFeatures(tuple(data["image_shape"]), data["mean"], data["deviation"])
+        return ImageFeatures(tuple(data["image_shape"]), data["mean"], data["deviation"], bool(data["raw"]))
     if data["kind"] == "table":
         return TableFeatures(tuple(col.from_json(column) for column in data["columns"]), dict(data["ignored"]))
     raise ValueError(f"unknown kind of features {data['kind']!r}")

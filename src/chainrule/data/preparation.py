@@ -22,7 +22,7 @@ from chainrule.data.targets import Classes, Target, Values, find_target, target_
 from chainrule.errors import CheckpointError, DataError
 
 FORMAT = "chainrule preparation"
-VERSION = 1
+VERSION = 2
 FEWEST_ROWS = 5
 
 
@@ -30,21 +30,24 @@ FEWEST_ROWS = 5
 class Prepared:
     """Arrays to train on, and what was done to get them.
 
-    x_*: float32 (rows, features). y_*: int64 (rows,) class numbers, or float32 (rows, 1) standardised numbers for
-    regression. `rows` gives the row of the source behind every row of a part. `summary` are three lines for a person,
-    `notes` one sentence per repair or finding.
+    x_*: float32 (rows, features); for images (rows, *image_shape), as bytes where they came as bytes: dividing these
+    by `preparation.pixel_scale` is left to the network. y_*: int64 (rows,) class numbers, or float32 (rows, 1)
+    standardised numbers for regression. `rows` gives the row of the source behind every row of a part. `summary` are
+    three lines for a person, `notes` one sentence per repair or finding.
 
     >>> from chainrule import data
     >>> prepared = data.prepare(data.read("digits"))
-    >>> prepared.x_train.shape, prepared.y_train.shape, prepared.image_shape, prepared.task
-    ((1437, 64), (1437,), (8, 8), 'multiclass')
+    >>> prepared.x_train.shape, prepared.x_train.dtype, prepared.preparation.pixel_scale
+    ((1437, 8, 8), dtype('uint8'), 16.0)
+    >>> prepared.y_train.shape, prepared.task
+    ((1437,), 'multiclass')
     """
 
-    x_train: NDArray[np.float32]
+    x_train: NDArray[Any]
     y_train: NDArray[Any]
-    x_validation: NDArray[np.float32]
+    x_validation: NDArray[Any]
     y_validation: NDArray[Any]
-    x_test: NDArray[np.float32]
+    x_test: NDArray[Any]
     y_test: NDArray[Any]
     rows: Split
     preparation: "Preparation"
@@ -68,7 +71,7 @@ class Prepared:
 
     @property
     def image_shape(self) -> tuple[int, ...] | None:
-        """The shape of one image before it was flattened; None for tables."""
+        """The shape of one image; None for tables."""
         return self.preparation.image_shape
 
 
@@ -167,8 +170,13 @@ class Preparation:
 
     @property
     def image_shape(self) -> tuple[int, ...] | None:
-        """The shape of one image before it is flattened; None for tables."""
+        """The shape of one image; None for tables."""
         return self.features.image_shape if isinstance(self.features, ImageFeatures) else None
+
+    @property
+    def pixel_scale(self) -> float:
+        """What the network has to divide pixels by: 255 for most bytes, and 1 where they are scaled already."""
+        return self.features.deviation if isinstance(self.features, ImageFeatures) and self.features.raw else 1.0
 
     def apply(self, source: Tabular) -> Prepared:
         """The source that it was fitted to, split and encoded: the same rows and bits every time."""
@@ -192,8 +200,8 @@ class Preparation:
             summary=summary(self, source, parts),
         )
 
-    def transform(self, source: Tabular, notes: list[str] | None = None) -> NDArray[np.float32]:
-        """Features (rows, features) of new rows; the target need not be there. What was noticed is added to `notes`.
+    def transform(self, source: Tabular, notes: list[str] | None = None) -> NDArray[Any]:
+        """What the network takes, for new rows; the target need not be there. What was noticed is added to `notes`.
 
         Raises DataError for missing columns, columns of another kind and images of another shape.
         """
@@ -224,7 +232,7 @@ class Preparation:
             )
         return y
 
-    def select(self, source: Tabular, notes: list[str] | None = None) -> tuple[NDArray[np.float32], NDArray[Any]]:
+    def select(self, source: Tabular, notes: list[str] | None = None) -> tuple[NDArray[Any], NDArray[Any]]:
         """Features and targets of the rows that have a target which training knew, to evaluate on."""
         source = as_source(source)
         x = self.transform(source, notes)
@@ -260,7 +268,7 @@ class Preparation:
         why = f"classes unknown to training: {listed(unseen, 3, quote=True)}" if unseen else "it is missing"
         return numbers, numbers >= 0, why
 
-    def encoded(self, source: Source, findings: Findings) -> NDArray[np.float32]:
+    def encoded(self, source: Source, findings: Findings) -> NDArray[Any]:
         """The features of a source of the kind that it was fitted to; DataError for another kind."""
         if isinstance(self.features, TableFeatures) and isinstance(source, Table):
             return self.features.encode(source, findings)
@@ -295,6 +303,8 @@ class Preparation:
                     f"the preparation has version {data['version']}, but this chainrule reads up to {VERSION}: "
                     f"update chainrule."
                 )
+            if data["version"] < 2 and data["features"]["kind"] == "images":
+                raise CheckpointError("it was made by an older chainrule, which stored images otherwise: train anew.")
             target = data["target"]
             fitted: Target
             if target["kind"] == "classes":

@@ -103,7 +103,7 @@ def as_series(name: str, values: Any) -> pl.Series:
 def cleaned(frame: pl.DataFrame, missing: Sequence[str] = ()) -> pl.DataFrame:
     """Texts without blanks around them, and without those that stand for a missing cell."""
     kinds = [column for column in frame.columns if isinstance(frame[column].dtype, pl.Categorical | pl.Enum)]
-    frame = frame.with_columns(pl.col(column).cast(pl.String) for column in kinds)
+    frame = frame.with_columns(frame[column].cast(pl.String) for column in kinds)  # by name: `*` is one, too
     text = pl.col(pl.String).str.strip_chars()
     return frame.with_columns(pl.when(text.is_in([*MISSING, *missing]).not_()).then(text).name.keep())
 

@@ -20,8 +20,6 @@ FOREIGN = (
     (b"BZh", "compressed with bzip2", "unpack it first"),
     (b"\xfd7zXZ", "compressed with xz", "unpack it first"),
     (b"\x28\xb5\x2f\xfd", "compressed with zstandard", "unpack it first"),
-    (b"\x89PNG", "a PNG image", "give a table, or images as NPZ or IDX"),
-    (b"\xff\xd8\xff", "a JPEG image", "give a table, or images as NPZ or IDX"),
     (b"version https://git-lfs", "a Git LFS pointer, not the data itself", "fetch the file with `git lfs pull`"),
     (b"<!doctype html", "a web page", "download the file itself, not the page that shows it"),
     (b"<html", "a web page", "download the file itself, not the page that shows it"),
