@@ -14,7 +14,7 @@ from chainrule.primitives import elementwise as e
 from chainrule.program.program import Builder, Node, Program, rewrite
 
 copy = e.elementwise("copy", lambda m, x: x)
-IN_ORDER = ("index", "scan", "window", "control")  # kinds that read dense memory
+IN_ORDER = ("index", "scan", "window")  # kinds that read dense memory; loops read any piece that is contiguous
 ALONG_AN_AXIS = ("argmax", "argmin")
 
 
@@ -58,6 +58,8 @@ def copies(program: Program) -> Program:
             return layout_view(node, view) is None
         if is_lookup(builder.nodes, node):
             return False
+        if node.primitive.kind == "control":
+            return not view.contiguous or not stored
         if node.primitive.kind in IN_ORDER or node.primitive.name in ALONG_AN_AXIS:
             return not view.dense or not stored
         if node.primitive.kind == "reduce":

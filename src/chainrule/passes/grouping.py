@@ -249,8 +249,16 @@ class Grouping:
             place = self.position(n)
             if place != (0, -1):
                 kernel = (self.early, self.late)[place[0]][place[1]]
+                if not self.fits(kernel, n):
+                    self._store_small(n)
                 if self.fits(kernel, n):
                     self._join(kernel, n)
+
+    def _store_small(self, n: int) -> None:
+        """Store what a node reads over and over, and what depends on inputs alone: it may fit then."""
+        for x in self.bases(n):
+            if self.nodes[x].size < self.nodes[n].size and self.position(x) == (0, -1):
+                self._store(x)
 
     def _place_single(self, n: int) -> None:
         for x in self.bases(n):

@@ -29,6 +29,11 @@ class View:
         """Whether it is all of a memory in row-major order, seen in any shape."""
         return self.offset == 0 and collapse(self.shape, self.strides) in ([], [(_product(self.shape), 1)])
 
+    @property
+    def contiguous(self) -> bool:
+        """Whether it is one piece of a memory, from some element on, in row-major order."""
+        return collapse(self.shape, self.strides) in ([], [(_product(self.shape), 1)])
+
 
 def in_memory(node: Node) -> bool:
     """Whether a node has memory: not single numbers and positions, which are known where they are needed."""

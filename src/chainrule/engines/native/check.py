@@ -94,7 +94,7 @@ def _operands(plan: NativePlan, planned: PlannedKernel) -> Iterator[str]:
                 fits = view.base not in members and view.dense
             elif kernel.kind == "single":
                 ordered = node.primitive.kind in IN_ORDER or node.primitive.name in ALONG_AN_AXIS
-                fits = not ordered or view.dense
+                fits = view.contiguous if planned.loop is not None else not ordered or view.dense
             elif view.base in members:
                 fits = _member_fits(plan, kernel, n, view)
             else:

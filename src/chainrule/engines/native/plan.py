@@ -351,6 +351,8 @@ def _touches(plan: NativePlan, planned: PlannedKernel) -> list[Touch]:
     grouping, kernel = plan.grouping, planned.kernel
     found = []
     written = {x for k in plan.kernels for x in k.kernel.outputs}
+    if planned.loop is not None:
+        found.append(Touch(planned.workspace, planned.workspace + planned.loop.arena_bytes, True, None))
     for x in kernel.outputs:
         lo, hi = _range(plan, x)
         found.append(Touch(lo, hi, True, _own(plan, planned, x, True)))
@@ -380,7 +382,8 @@ def _own(plan: NativePlan, planned: PlannedKernel, x: int, writes: bool) -> obje
     if planned.form in ("single", "window"):
         return None
     batch = kernel.sizes[0] if len(kernel.sizes) == 3 else 1
-    mark = (share, node.size, batch)
+    cut = kernel.sizes[-1] if isinstance(share, Columns) else kernel.sizes[-2]  # equal shares may be of other extents
+    mark = (share, node.size, batch, cut, planned.turned)
     if writes:
         return mark
     for n in kernel.nodes:

@@ -1,0 +1,119 @@
+"""Products with rows looked up in a table, as rows looked up in a product with the table.
+
+Where more rows are asked for than the table has, many of them several times, each product of a row is computed once:
+
+    E[i] · W              is  (E · W)[i]
+    E[i]ᵀ · dZ            is  Eᵀ · S,   with S = Σ of the rows of dZ by the rows of E that they belong to
+    Σ by i of dZ · Wᵀ     is  S · Wᵀ
+
+So an embedding followed by a projection costs a table of projections, forward and backward. The first has the same
+bits; the sums of the others are added up in another order.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from chainrule.primitives import contract, index, layout
+from chainrule.program.program import CONSTANT, Builder, Node, Program, rewrite
+
+
+def lookups(program: Program) -> Program:
+    """Move products and lookups past each other where that saves work."""
+
+    def rule(builder: Builder, node: Node) -> int | None:
+        if node.primitive is contract.matmul and node.ndim == 2:
+            return _Product(builder, node).moved()
+        if node.primitive is index.scatter_add:
+            return _sum_of_products(builder, node)
+        return None
+
+    return rewrite(program, rule)
+
+
+def _is_zero(builder: Builder, n: int) -> bool:
+    node = builder.nodes[n]
+    if node.primitive is layout.broadcast:
+        return _is_zero(builder, node.inputs[0])
+    return node.primitive is CONSTANT and not node.attributes["value"].any()
+
+
+def _looked_up(builder: Builder, n: int) -> tuple[int, int] | None:
+    """(table, numbers) of a matrix of rows that are looked up, if there are more of them than in the table."""
+    node = builder.nodes[n]
+    if node.primitive is layout.reshape and node.ndim == 2:
+        n, rows = node.inputs[0], node.shape
+        node = builder.nodes[n]
+        if node.primitive is not index.take or node.shape[-1:] != rows[-1:]:
+            return None
+    if node.primitive is not index.take:
+        return None
+    table, numbers = (builder.nodes[i] for i in node.inputs)
+    return node.inputs if table.ndim == 2 and numbers.size > table.shape[0] else None  # type: ignore[return-value]
+
+
+def _turned(builder: Builder, n: int) -> int | None:
+    """What a matrix is the transpose of."""
+    node = builder.nodes[n]
+    return node.inputs[0] if node.primitive is layout.transpose and node.attributes["axes"] == (1, 0) else None
+
+
+def _summed(builder: Builder, like: Node, rows: int, numbers: int, updates: int) -> int:
+    """The rows of a matrix added up by their numbers."""
+    zero = builder.make(CONSTANT, like=like, value=np.zeros((), like.dtype))
+    given = builder.nodes[updates]
+    columns = given.shape[-1]
+    table = builder.make(layout.broadcast, zero, like=like, shape=(rows, columns))
+    shape = (*builder.nodes[numbers].shape, columns)
+    if given.shape != shape:
+        updates = builder.make(layout.reshape, updates, like=like, shape=shape)
+    return builder.make(index.scatter_add, table, numbers, updates, like=like)
+
+
+class _Product:
+    """A product of matrices, one of which may be rows of a table."""
+
+    def __init__(self, builder: Builder, node: Node) -> None:
+        self.builder, self.node = builder, node
+        self.make: Callable[..., int] = lambda *a, **k: builder.make(*a, like=node, **k)
+
+    def moved(self) -> int | None:
+        """Another node with its value."""
+        a, b = self.node.inputs
+        found = _looked_up(self.builder, a)
+        if found is not None:
+            table, numbers = found
+            rows = self.make(index.take, self.make(contract.matmul, table, b), numbers)
+            return self.make(layout.reshape, rows, shape=self.node.shape)
+        turned = _turned(self.builder, a)
+        if turned is None:
+            return None
+        found = _looked_up(self.builder, turned)
+        if found is not None:
+            return self.make(contract.matmul, self._turn(found[0]), self._sum(found, b))
+        found = _looked_up(self.builder, b)
+        if found is not None:
+            return self.make(contract.matmul, self._turn(self._sum(found, turned)), found[0])
+        return None
+
+    def _sum(self, found: tuple[int, int], updates: int) -> int:
+        table, numbers = found
+        return _summed(self.builder, self.node, self.builder.nodes[table].shape[0], numbers, updates)
+
+    def _turn(self, n: int) -> int:
+        return self.make(layout.transpose, n, axes=(1, 0))
+
+
+def _sum_of_products(builder: Builder, node: Node) -> int | None:
+    """Σ by number of the rows of a product."""
+    zeros, numbers, updates = node.inputs
+    rows = builder.nodes[updates]
+    if rows.primitive is layout.reshape and rows.shape[-1:] == builder.nodes[rows.inputs[0]].shape[-1:]:
+        rows = builder.nodes[rows.inputs[0]]
+    fewer = builder.nodes[numbers].size > node.shape[0]
+    if not fewer or node.ndim != 2 or rows.primitive is not contract.matmul or rows.ndim != 2:
+        return None
+    if not _is_zero(builder, zeros) or rows.shape != (builder.nodes[numbers].size, node.shape[1]):
+        return None
+    a, b = rows.inputs
+    return builder.make(contract.matmul, _summed(builder, node, node.shape[0], numbers, a), b, like=node)
