@@ -132,3 +132,17 @@ def test_pooling_has_the_same_bits_on_any_number_of_threads():
 
     compiled = native(f, threads=2)
     same_bits(compiled, x)
+
+
+@pytest.mark.parametrize(("space", "window"), [((6,), (3,)), ((4, 6), (2, 3)), ((2, 4, 3), (2, 2, 1)), ((5, 6), (2, 3))])
+@pytest.mark.parametrize("channels", [1, 16, 35])
+def test_windows_side_by_side_give_back(space, window, channels):
+    attributes = {"window": window, "strides": window, "steps": (1,) * len(space)}
+    attributes |= {"low": (0,) * len(space), "high": (0,) * len(space)}
+    (x,) = arrays(np.float32, (3, *space, channels))
+    winners = window_argmax(x, **attributes)
+    (dy,) = arrays(np.float32, winners.shape)
+    f = lambda dy, winners: window_put(dy, winners, size=space, **attributes)
+    compiled = native(lambda dy, winners: (f(dy, winners),), threads=2)
+    np.testing.assert_array_equal(np.asarray(compiled(dy, winners)[0]), np.asarray(f(dy, winners)))
+    same_bits(compiled, dy, winners)

@@ -28,7 +28,19 @@ def share_of(grouping: Grouping, kernel: Kernel, lanes: int) -> Share:
     node = grouping.nodes[kernel.nodes[-1]]
     if node.primitive.name == "depthwise_gradient":
         return Columns(-(-node.shape[-1] // lanes), lanes)
+    if tiled(grouping, kernel):
+        node = grouping.nodes[node.inputs[0]]
     return Rows(prod(node.shape[:-2]) if node.ndim > 2 else node.shape[0], 1, 0)
+
+
+def tiled(grouping: Grouping, kernel: Kernel) -> bool:
+    """Whether windows that give back lie side by side and cover the image: each element belongs to one of them."""
+    node = grouping.nodes[kernel.nodes[-1]]
+    a = node.attributes
+    if node.primitive.name != "window_put" or a["window"] != a["strides"] or max(a["steps"], default=1) > 1:
+        return False
+    places = grouping.nodes[node.inputs[0]].shape[1:-1]
+    return not any(a["low"]) and all(p * s == n for p, s, n in zip(places, a["strides"], a["size"], strict=True))
 
 
 class WindowWriter:
@@ -61,7 +73,8 @@ class WindowWriter:
             with self.f.loop(lo, hi) as loop:
                 self._channels(self.f.mul(loop.counter, self.m.lanes))
             return
-        bodies = {"window_put": self._put_row, "depthwise": self._depthwise_row}
+        put = self._put_tiles if tiled(self.e.grouping, self.e.kernel) else self._put_row
+        bodies = {"window_put": put, "depthwise": self._depthwise_row}
         write_row = bodies.get(self.node.primitive.name, self._pool_row)
         with self.f.loop(lo, hi) as loop:
             self._vectors(lambda c, mask: write_row(loop.counter, c, mask))
@@ -199,6 +212,23 @@ class WindowWriter:
             m.store(value, self.e.pointers[self.n], element, mask)
 
         self._row(number, c, mask, search if argmax is not None else read)
+
+    def _put_tiles(self, number: Index, c: Index, mask: Mask) -> None:
+        """A row of windows that share no element: what each gives back to all of its own."""
+        f, m = self.f, self.m
+        batch, *outer = self._split(number, self.places[:-1])
+        starts = self._starts(outer)
+        dy, winners = self.inputs
+        kind = self.e.nodes[winners].dtype
+        zero = m.constant(0, self.dtype)
+        with f.loop(0, self.places[-1]) as loop:
+            element = f.add(f.mul(f.add(f.mul(number, self.places[-1]), loop.counter), self.channels), c)
+            value = m.load(self.e.pointers[dy], element, self.dtype, mask)
+            chosen = m.load(self.e.pointers[winners], element, kind, mask)
+            to = self._image(self.n, batch, [*starts, f.mul(loop.counter, self.strides[-1])], c)
+            for k, tap in enumerate(product(*map(range, self.window))):
+                offset = sum(i * stride for i, stride in zip(tap, self.apart, strict=True))
+                m.store(m.where(chosen == k, value, zero), to, offset, mask)
 
     def _put_row(self, number: Index, c: Index, mask: Mask) -> None:
         """What the windows over each element give back to it, tap after tap."""
