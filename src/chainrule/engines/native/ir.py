@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from chainrule import dtypes
+from chainrule.engines.native.merging import MANY, merged
 
 Index = int | str  # an i64: known now, or a value of the function
 
@@ -278,4 +279,6 @@ class Module:
 
     def text(self) -> str:
         """The whole module."""
-        return "\n".join([*self.declarations.values(), *[f.text() for f in self.functions.values()]])
+        texts = {name: f.text() for name, f in self.functions.items()}
+        written = merged(texts) if len(texts) >= MANY else texts.values()
+        return "\n".join([*self.declarations.values(), *written])
