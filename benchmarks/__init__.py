@@ -1,5 +1,7 @@
 """Measurements beside other libraries: `python -m benchmarks mlp`, from the root of the repository.
 
+    layers           what networks are made of, said once for all libraries
+    networks         the convolutional, recurrent and attention networks
     workloads        what is trained: networks, data, the figures to reach
     peers/           the same training step in each library, behind one interface
     worker           a process that holds one library and times it when it is asked

@@ -1,4 +1,4 @@
-"""The command: `python -m benchmarks mlp | startup | compile`, from the root of the repository."""
+"""The command: `python -m benchmarks mlp | networks | startup | compile`, from the root of the repository."""
 
 import argparse
 import json
@@ -15,7 +15,9 @@ QUICK = {"rounds": 1, "seconds": 0.02, "samples": 1, "settle": 0.0, "quick": Tru
 def parser() -> argparse.ArgumentParser:
     """The options. Each subcommand has all of them."""
     options = argparse.ArgumentParser(add_help=False)
-    options.add_argument("--workloads", metavar="A,B", help="names, or the groups 'named' and 'random' (default: all)")
+    options.add_argument(
+        "--workloads", metavar="A,B", help=f"names, or groups of {', '.join(workloads.GROUPS)} (default: all)"
+    )
     options.add_argument(
         "--peers", metavar="A,B", help=f"of {', '.join(peers.PACKAGES)} or 'none' (default: what is installed)"
     )
@@ -29,6 +31,7 @@ def parser() -> argparse.ArgumentParser:
     main = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure chainrule beside other libraries.")
     commands = main.add_subparsers(dest="command", required=True)
     commands.add_parser("mlp", parents=[options], help="whole training steps of multilayer perceptrons")
+    commands.add_parser("networks", parents=[options], help="the same of convolutional, recurrent, attention networks")
     commands.add_parser("startup", parents=[options], help="from python -c to the first step of mlp-tiny")
     commands.add_parser("compile", parents=[options], help="seconds to compile, cold and from the disk cache")
     return main
@@ -48,9 +51,9 @@ def choose_peers(names: str | None) -> list[str]:
     return [name for name in wanted if peers.installed(name)]
 
 
-def run_mlp(
+def run_steps(
     arguments: argparse.Namespace, chosen: list[str], names: list[str], about: dict[str, Any]
-) -> tuple[Any, bool]:
+) -> tuple[list[dict[str, Any]], bool]:
     """Measure and print; what goes into the file, and whether all entries ran and trained alike."""
     pace = {"rounds": arguments.rounds, "seconds": arguments.seconds}
     plan = runner.Plan(tuple(chosen), arguments.engine, arguments.threads, **(QUICK if arguments.quick else pace))
@@ -58,12 +61,35 @@ def run_mlp(
     print(report.text(outcomes, chosen, about, arguments.details))
     for warning in report.warnings(outcomes):
         print(f"warning: {warning}", file=sys.stderr)
-    return report.as_json(outcomes), all(outcome.sound for outcome in outcomes)
+    result, sound = report.as_json(outcomes), all(outcome.sound for outcome in outcomes)
+    if arguments.command == "networks":
+        compiled, failed = compilations(arguments, [outcome.workload.name for outcome in outcomes if outcome.runs])
+        print(f"\n{startup.compile_table(list(compiled.values()))}")
+        result, sound = [row | {"compilation": compiled.get(row["workload"])} for row in result], sound and not failed
+    return result, sound
+
+
+def compilations(arguments: argparse.Namespace, names: list[str]) -> tuple[dict[str, dict[str, Any]], bool]:
+    """What `compilation` gives for each name, and whether one failed, which is said and does not stop the others."""
+    found, failed = {}, False
+    for name in names:
+        try:
+            found[name] = compilation(arguments, [name], 1)[0]
+        except runner.WorkerFailed as error:
+            failed = True
+            print(f"warning: compiling failed: {error}", file=sys.stderr)
+    return found, failed
+
+
+def compilation(arguments: argparse.Namespace, names: list[str], rounds: int) -> list[dict[str, Any]]:
+    """The seconds that chainrule takes to compile."""
+    return startup.measure_compilation(names, arguments.engine, arguments.threads, rounds, arguments.quick)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Do it; the exit code. Raises ValueError for options that do not fit."""
-    chosen, names = choose_peers(arguments.peers), workloads.choose(arguments.workloads)
+    groups = workloads.OF_COMMAND[arguments.command]
+    chosen, names = choose_peers(arguments.peers), workloads.choose(arguments.workloads, groups)
     if min(arguments.threads, arguments.rounds) < 1 or not arguments.seconds > 0:
         raise ValueError("--threads, --rounds and --seconds must be positive.")
     arguments.engine = arguments.engine or machine.default_engine()
@@ -71,14 +97,15 @@ def run(arguments: argparse.Namespace) -> int:
     if about["load before"] > machine.BUSY:
         print(f"warning: load average {about['load before']:.2f}: other programs disturb the figures.", file=sys.stderr)
     rounds, sound = 1 if arguments.quick else arguments.rounds, True
-    if arguments.command == "mlp":
-        result, sound = run_mlp(arguments, chosen, names, about)
+    result: Any
+    if arguments.command in ("mlp", "networks"):
+        result, sound = run_steps(arguments, chosen, names, about)
     elif arguments.command == "startup":
         found = startup.measure_startup(chosen, arguments.engine, arguments.threads, rounds)
         print(f"{report.heading(about)}\n\n{startup.startup_table(found)}")
         result = {title: [timed._asdict() for timed in times] for title, times in found.items()}
     else:
-        result = startup.measure_compilation(names, arguments.engine, arguments.threads, rounds)
+        result = compilation(arguments, names, rounds)
         print(f"{report.heading(about)}\n\n{startup.compile_table(result)}")
     if arguments.json:
         arguments.json.write_text(json.dumps({"machine": about, arguments.command: result}, indent=1) + "\n")

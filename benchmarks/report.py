@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.peers import CHAINRULE, MODES, PACKAGES, TITLES, Entry
+from benchmarks.peers import CHAINRULE, OWN_MODES, PACKAGES, PERCEPTRON_MODES, TITLES, Entry, modes
 from benchmarks.runner import Measured, Outcome
 from benchmarks.workloads import RANDOM, RANDOM_MEAN
 
@@ -43,9 +43,9 @@ def against(ratio: float, reach: float | None) -> str:
     return number(ratio) + (f" (≥ {reach:g})" if reach else "")
 
 
-def gigaflops(outcome: Outcome) -> str:
-    """GFLOP/s of the epoch and their share of the peak of the cores used."""
-    own = outcome.of(CHAINRULE, "epoch")
+def gigaflops(outcome: Outcome, mode: str = "epoch") -> str:
+    """GFLOP/s of chainrule and their share of the peak of the cores used."""
+    own = outcome.of(CHAINRULE, mode)
     if own is None:
         return MISSING
     achieved = outcome.workload.flops / own.seconds / 1e9
@@ -60,8 +60,8 @@ def megabytes(measured: Measured | None) -> str:
 
 def main_table(outcomes: Sequence[Outcome], peers: Sequence[str]) -> str:
     """A row for each workload: the best of one and several threads for the peers."""
-    columns = [(peer, mode) for peer in peers for mode in MODES[peer] if Entry(peer, mode, 1).counted]
-    titles = [TITLES[peer] + (f" {mode}" if len(MODES[peer]) > 1 else "") for peer, mode in columns]
+    columns = [(peer, mode) for peer in peers for mode in PERCEPTRON_MODES[peer] if Entry(peer, mode, 1).counted]
+    titles = [TITLES[peer] + (f" {mode}" if len(PERCEPTRON_MODES[peer]) > 1 else "") for peer, mode in columns]
     head = [
         "µs per step", "chainrule epoch", "call", *titles, "× best peer: epoch", "call", "GFLOP/s (of peak)",
         "MB: chainrule", "best peer",
@@ -78,11 +78,39 @@ def main_table(outcomes: Sequence[Outcome], peers: Sequence[str]) -> str:
     return table(head, rows)
 
 
+def best_of(outcome: Outcome, peer: str) -> str:
+    """The time of a peer in its fastest mode, which is named where there are several."""
+    best = outcome.of(peer)
+    if best is None:
+        return MISSING
+    return f"{number(best.seconds * 1e3)} ({best.entry.mode}, {best.entry.threads})"
+
+
+def networks_table(outcomes: Sequence[Outcome], peers: Sequence[str]) -> str:
+    """A row for each of the larger networks; peers in their fastest mode and number of threads."""
+    head = [
+        "ms per step", "chainrule epoch", "call", *(f"{TITLES[peer]} (mode, threads)" for peer in peers),
+        "× best peer: epoch", "call", "GFLOP/s of the call (of peak)",
+        "MB: chainrule", *(TITLES[peer] for peer in peers),
+    ]  # fmt: skip
+    rows = []
+    for outcome in outcomes:
+        own = {mode: outcome.of(CHAINRULE, mode) for mode in OWN_MODES}
+        rows.append([
+            outcome.workload.name, *(number(m.seconds * 1e3) if m else MISSING for m in own.values()),
+            *(best_of(outcome, peer) for peer in peers),
+            against(outcome.ratio("epoch"), outcome.workload.reach_epoch),
+            against(outcome.ratio("call"), outcome.workload.reach_call),
+            gigaflops(outcome, "call"), megabytes(own["call"]), *(megabytes(outcome.of(peer)) for peer in peers),
+        ])  # fmt: skip
+    return table(head, rows)
+
+
 def random_summary(outcomes: Sequence[Outcome]) -> str:
     """The geometric mean over the random networks, and the worst; '' without any."""
     lines = []
     found = [outcome for outcome in outcomes if outcome.workload.name in RANDOM_NAMES]
-    for mode in MODES[CHAINRULE]:
+    for mode in OWN_MODES:
         ratios = {o.workload.name: o.ratio(mode) for o in found if math.isfinite(o.ratio(mode))}
         if not ratios:
             continue
@@ -137,8 +165,10 @@ def heading(machine: dict[str, Any]) -> str:
 
 
 def text(outcomes: Sequence[Outcome], peers: Sequence[str], machine: dict[str, Any], full: bool) -> str:
-    """The whole report of `mlp`."""
-    parts = [heading(machine), main_table(outcomes, peers)]
+    """The whole report of `mlp` or `networks`."""
+    perceptrons = all(outcome.workload.perceptron for outcome in outcomes)
+    fitting = [peer for peer in peers if any(modes(outcome.workload, peer) for outcome in outcomes)]
+    parts = [heading(machine), main_table(outcomes, fitting) if perceptrons else networks_table(outcomes, fitting)]
     parts += filter(None, [random_summary(outcomes)])
     missing = [TITLES[peer] for peer in PACKAGES if machine["versions"][PACKAGES[peer]] == "not installed"]
     parts += [f"Not installed, so left out: {', '.join(missing)}."] if missing else []
@@ -154,7 +184,7 @@ def as_json(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
             "description": o.workload.describe(),
             "flops": o.workload.flops,
             "peak_gigaflops_of_a_thread": _known(o.peak),
-            "ratio": {mode: _known(o.ratio(mode)) for mode in MODES[CHAINRULE]},
+            "ratio": {mode: _known(o.ratio(mode)) for mode in OWN_MODES},
             "disagreements": o.disagreements,
             "entries": [
                 {

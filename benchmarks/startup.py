@@ -168,7 +168,7 @@ COMPILED = """
 import json, sys, time
 from benchmarks import workloads
 from benchmarks.peers import chainrule_peer
-workload = workloads.find(sys.argv[1], quick=True)
+workload = workloads.find(sys.argv[1], quick=True) if sys.argv[3] else workloads.few(sys.argv[1])
 calls = chainrule_peer.Calls(workload, sys.argv[2])
 inside = []
 class Watched:
@@ -202,19 +202,21 @@ class Compilation(NamedTuple):
     epoch: float
 
 
-def time_compilation(name: str, engine: str, threads: int, folder: str) -> Compilation:
-    """Compile a workload in a fresh process, with the given cache folder. Raises WorkerFailed."""
+def time_compilation(name: str, engine: str, threads: int, folder: str, quick: bool = False) -> Compilation:
+    """Compile a workload in a fresh process, with the given cache folder; `quick`: a small one. Raises WorkerFailed."""
     environment = child_environment(threads) | {"CHAINRULE_CACHE_DIR": folder}
     done = subprocess.run(
-        [sys.executable, "-c", COMPILED, name, engine], cwd=ROOT, env=environment, capture_output=True, text=True,
-        check=False,
+        [sys.executable, "-c", COMPILED, name, engine, "quick" if quick else ""], cwd=ROOT, env=environment,
+        capture_output=True, text=True, check=False,
     )  # fmt: skip
     if done.returncode:
         raise WorkerFailed(f"{name}: {' '.join(done.stderr.strip().splitlines()[-1:])}")
     return Compilation(**json.loads(done.stdout))
 
 
-def measure_compilation(names: Sequence[str], engine: str, threads: int, rounds: int) -> list[dict[str, Any]]:
+def measure_compilation(
+    names: Sequence[str], engine: str, threads: int, rounds: int, quick: bool = False
+) -> list[dict[str, Any]]:
     """For each workload medians over the rounds: with an empty cache, and in a second process that finds it filled."""
     result = []
     with Progress(len(names) * rounds) as progress:
@@ -223,8 +225,8 @@ def measure_compilation(names: Sequence[str], engine: str, threads: int, rounds:
             for _ in range(rounds):
                 progress.show(f"compile: {name}")
                 with tempfile.TemporaryDirectory() as folder:
-                    cold.append(time_compilation(name, engine, threads, folder))
-                    disk.append(time_compilation(name, engine, threads, folder))
+                    cold.append(time_compilation(name, engine, threads, folder, quick))
+                    disk.append(time_compilation(name, engine, threads, folder, quick))
                 progress.advance()
             result.append({"workload": name, "cold": _medians(cold)._asdict(), "disk": _medians(disk)._asdict()})
     return result

@@ -18,9 +18,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from benchmarks import peers, workloads
-from benchmarks.peers import Contender
+from benchmarks.peers import Contender, Entry
 
-CHECKED_STEPS = 3
 MOST_PASSES = 1 << 30
 
 
@@ -100,7 +99,8 @@ def serve(requests: TextIO, answers: TextIO) -> None:
             else:
                 peak = peak_megabytes()
                 checked = workload.deterministic
-                found = module.losses(checked, job.mode, job.threads, job.engine, CHECKED_STEPS)
+                steps = Entry(job.peer, job.mode, job.threads).checked_steps
+                found = module.losses(checked, job.mode, job.threads, job.engine, steps)
                 answer(peak_megabytes=peak, losses=found, **waited)
     except Exception as error:
         answer(error=f"{type(error).__name__}: {error}")

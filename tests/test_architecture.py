@@ -28,7 +28,7 @@ FLOORS = [
     {"losses"},
     {"passes"},
     {"engines"},
-    {"compile", "calling", "resident", "resident_session"},
+    {"compile", "calling", "lending", "resident", "resident_session"},
     {"nn", "optim", "data"},
     {"generation"},
     {"train"},

@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks import __main__ as command
 from benchmarks import peak, peers, report, runner, startup, worker, workloads
+from benchmarks.layers import BatchNorm
 from benchmarks.peers import Entry, chainrule_peer
 from benchmarks.runner import Measured, Outcome
 
@@ -64,15 +65,18 @@ def test_data_and_weights_fit_the_network_and_are_the_same_in_every_process(name
     assert y.shape == ((w.rows,) if w.loss == "cross_entropy" else (w.rows, w.widths[-1]))
     np.testing.assert_array_equal(y, again.data[1])
     assert all(np.array_equal(a, b) for a, b in zip(w.weights.values(), again.weights.values(), strict=True))
-    assert sum(a.size for a in w.weights.values()) == w.parameters - (200 if w.batch_norm else 0)
+    assert sum(a.size for a in w.weights.values()) == w.parameters - (200 if w.has(BatchNorm) else 0)
     assert x.nbytes + (0 if y is x else y.nbytes) == pytest.approx(1e6 * w.megabytes)
 
 
 def test_names_and_groups_are_chosen():
-    assert len(workloads.choose(None)) == 28
-    assert workloads.choose("random-01,named")[:2] == ["random-01", "mlp-tiny"]
-    with pytest.raises(ValueError, match="no workload 'mlp-tyni'"):
-        workloads.choose("mlp-tyni")
+    groups = ("named", "random")
+    assert len(workloads.choose(None, groups)) == 28
+    assert workloads.choose("random-01,named", groups)[:2] == ["random-01", "mlp-tiny"]
+    assert len(workloads.choose(None, ("networks",))) == 10
+    for missing in ("mlp-tyni", "lenet", "networks"):
+        with pytest.raises(ValueError, match=f"no workload '{missing}'"):
+            workloads.choose(missing, groups)
 
 
 # -- chainrule as a contender

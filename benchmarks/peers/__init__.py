@@ -7,22 +7,22 @@ the same batches in every library, so that it can be seen that all do the same w
 
 import importlib
 import importlib.util
+import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Protocol
 
+from benchmarks.layers import Activation, Linear
 from benchmarks.workloads import Workload
 
 CHAINRULE = "chainrule"
 PACKAGES = {"torch": "torch", "jax": "jax", "sklearn": "scikit-learn"}  # peer: what pip calls it
 TITLES = {CHAINRULE: "chainrule", "torch": "PyTorch", "jax": "JAX", "sklearn": "scikit-learn"}
-MODES = {
-    CHAINRULE: ("epoch", "call"),
-    "torch": ("eager", "fused"),
-    "jax": ("jit", "jit, inline", "scan"),
-    "sklearn": ("partial_fit",),
-}
+OWN_MODES = ("epoch", "call")
+PERCEPTRON_MODES = {"torch": ("eager", "fused"), "jax": ("jit", "jit, inline", "scan"), "sklearn": ("partial_fit",)}
+COMPILERS = ("g++", "clang++", "c++")  # PyTorch's compiler needs one of them
+CHECKED_STEPS = 3
 NOT_A_LOOP = {("jax", "scan")}  # a whole epoch in one call: shown, but not among the loops of steps that are compared
 
 
@@ -54,6 +54,11 @@ class Entry:
         return self.peer != CHAINRULE and (self.peer, self.mode) not in NOT_A_LOOP
 
     @property
+    def checked_steps(self) -> int:
+        """How many losses are those of everybody. Adam that leaves rows alone is another one from the third on."""
+        return 2 if "sparse" in self.mode else CHECKED_STEPS
+
+    @property
     def title(self) -> str:
         """Its name for people."""
         return f"{TITLES[self.peer]} {self.mode}, {self.threads} thread{'s' * (self.threads > 1)}"
@@ -81,15 +86,32 @@ def environment(threads: int) -> dict[str, str]:
     return dict.fromkeys(names, count) | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
 
 
+def modes(workload: Workload, peer: str) -> tuple[str, ...]:
+    """The ways to use a library for a workload; none where it cannot do it."""
+    if peer == CHAINRULE:
+        return OWN_MODES
+    if peer == "sklearn":
+        simple = all(isinstance(layer, (Linear, Activation)) for layer in workload.layers)
+        return PERCEPTRON_MODES[peer] if simple and not workload.clip_norm else ()
+    if workload.perceptron:
+        return PERCEPTRON_MODES[peer]
+    if peer == "jax":
+        return ("jit", "jit, unrolled") if workload.recurrent else ("jit",)
+    layouts = ("", ", channels last") if workload.images else ("",)
+    result = ["eager", *(f"fused{layout}" for layout in layouts)]
+    if any(map(shutil.which, COMPILERS)):
+        result += [f"compiled{layout}" for layout in layouts]
+    return (*result, "fused, sparse") if workload.sparse else tuple(result)
+
+
 def entries(workload: Workload, peers: Iterable[str], threads: int) -> list[Entry]:
-    """All that is timed for a workload: chainrule, then each peer in each mode with one thread and with `threads`."""
-    result = [Entry(CHAINRULE, mode, threads) for mode in MODES[CHAINRULE]]
-    counts = sorted({1, threads}, reverse=True)
-    return result + [
-        Entry(peer, mode, n) for peer in peers if fits(workload, peer) for mode in MODES[peer] for n in counts
-    ]
+    """All that is timed for a workload: chainrule, then each peer in each mode with one thread and with `threads`.
 
-
-def fits(workload: Workload, peer: str) -> bool:
-    """Whether the peer can do the workload: scikit-learn has no batch norm, dropout, or clipping."""
-    return peer != "sklearn" or not (workload.batch_norm or workload.dropout or workload.clip_norm)
+    What PyTorch compiles has `threads` alone, since each time takes it a minute or more.
+    """
+    result = [Entry(CHAINRULE, mode, threads) for mode in OWN_MODES]
+    for peer in peers:
+        for mode in modes(workload, peer):
+            counts = {threads} if "compiled" in mode else {1, threads}
+            result += [Entry(peer, mode, n) for n in sorted(counts, reverse=True)]
+    return result

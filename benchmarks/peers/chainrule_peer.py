@@ -4,27 +4,27 @@ import time
 from typing import Any
 
 import chainrule as cr
+from benchmarks.peers.chainrule_layers import sequential
 from benchmarks.workloads import Workload
 from chainrule import losses as loss_functions
 from chainrule import nn, optim
 
-LAYERS = {"relu": nn.ReLU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid}
 
-
-def network(workload: Workload) -> nn.Sequential:
+def network(workload: Workload) -> nn.Module:
     """The network, at its first weights."""
-    generator = cr.random.Generator(0)
-    layers: list[nn.Module] = []
-    for kind, a, b in workload.layers:
-        if kind == "linear":
-            layers.append(nn.Linear(int(a), int(b), dtype=workload.dtype, generator=generator))
-        elif kind == "batch_norm":
-            layers.append(nn.BatchNorm1d(int(a), dtype=workload.dtype))
-        else:
-            layers.append(nn.Dropout(a, generator) if kind == "dropout" else LAYERS[kind]())
-    model = nn.Sequential(*layers)
-    model.load_state_dict(workload.weights, strict=False)
+    options = {"dtype": workload.dtype, "generator": cr.random.Generator(0)}
+    model = sequential(workload.layers, workload.shape, options)
+    names = {name.replace("inner.", ""): name for name, _ in model.named_parameters()}
+    model.load_state_dict({names[name]: value for name, value in workload.weights.items()}, strict=False)
     return model
+
+
+def objective(workload: Workload) -> Any:
+    """The loss, a function (prediction, target)."""
+    function = getattr(loss_functions, workload.loss)
+    if not workload.stepwise:
+        return function
+    return lambda logits, target: function(logits.reshape((-1, logits.shape[-1])), target.reshape((-1,)))
 
 
 def make_optimizer(workload: Workload) -> optim.Optimizer:
@@ -54,7 +54,7 @@ class Epoch:
     def fit(self, epochs: int, **options: Any) -> cr.train.History:
         """Train, and return the history. Nothing else is switched off that the peers do, too."""
         result = cr.fit(
-            self.model, self.data, loss=getattr(loss_functions, self.workload.loss), optimizer=self.optimizer,
+            self.model, self.data, loss=objective(self.workload), optimizer=self.optimizer,
             epochs=epochs, batch_size=self.workload.batch, keep_best=False, engine=self.engine, progress="silent",
             **options,
         )  # fmt: skip
@@ -66,10 +66,10 @@ class Calls:
 
     def __init__(self, workload: Workload, engine: str) -> None:
         self.model, self.optimizer = network(workload), make_optimizer(workload)
-        objective = getattr(loss_functions, workload.loss)
+        loss_of = objective(workload)
 
         def step(model: Any, optimizer: Any, x: Any, y: Any) -> Any:
-            loss, grads = cr.value_and_grad(lambda m: objective(m(x), y))(model)
+            loss, grads = cr.value_and_grad(lambda m: loss_of(m(x), y))(model)
             optimizer.update(model, grads)
             return loss
 

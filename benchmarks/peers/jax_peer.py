@@ -1,7 +1,8 @@
 """JAX on the CPU: a step under `jit` that gives its buffers away, called in a loop; Adam written out in jnp.
 
 'jit' leaves the running ahead of Python on, 'jit, inline' computes in the calling thread, which suits short steps
-better. 'scan' is a whole epoch as one compiled loop; it is shown, but it is no loop of steps in Python.
+better. 'jit, unrolled' makes several steps of a recurrent network in one turn of its loop. 'scan' is a whole epoch as
+one compiled loop; it is shown, but it is no loop of steps in Python.
 """
 
 import time
@@ -11,55 +12,33 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from benchmarks.layers import Dropout
+from benchmarks.peers.jax_layers import Pass, first_weights
 from benchmarks.workloads import Workload
 
 Tree = Any
 BETA1, BETA2, EPSILON, MOMENTUM = 0.9, 0.999, 1e-8, 0.9
-ACTIVATIONS = {"relu": jax.nn.relu, "tanh": jnp.tanh, "sigmoid": jax.nn.sigmoid}
+UNROLLED = 8
 
 
 def first_state(workload: Workload) -> Tree:
-    """Weights (in, out), the state of the optimiser, running statistics, the step count, a random key."""
+    """Weights, the state of the optimiser, running statistics, the step count, a random key."""
     dtype = jnp.dtype(workload.dtype)
-    params, statistics = {}, {}
-    for i, (kind, a, _) in enumerate(workload.layers):
-        if kind == "linear":
-            params[f"w{i}"] = jnp.array(workload.weights[f"{i}.weight"].T)
-            params[f"b{i}"] = jnp.array(workload.weights[f"{i}.bias"])
-        elif kind == "batch_norm":
-            params[f"w{i}"], params[f"b{i}"] = jnp.ones(int(a), dtype), jnp.zeros(int(a), dtype)
-            statistics[f"m{i}"], statistics[f"v{i}"] = jnp.zeros(int(a), dtype), jnp.ones(int(a), dtype)
+    params, statistics = first_weights(workload.layers, workload.shape, workload.weights, dtype)
     moments = [jax.tree.map(jnp.zeros_like, params) for _ in range(2 if workload.optimizer == "adam" else 1)]
     return params, moments, statistics, jnp.zeros((), dtype), jax.random.key(0)
 
 
-def forward(workload: Workload, params: Tree, statistics: Tree, x: jax.Array, key: jax.Array) -> tuple[jax.Array, Tree]:
-    """What the network returns, and the new running statistics."""
-    statistics = dict(statistics)
-    for i, (kind, p, _) in enumerate(workload.layers):
-        if kind == "linear":
-            x = x @ params[f"w{i}"] + params[f"b{i}"]
-        elif kind == "batch_norm":
-            mean, variance = x.mean(axis=0), x.var(axis=0)
-            unbiased = variance * (x.shape[0] / (x.shape[0] - 1))
-            statistics[f"m{i}"] = 0.9 * statistics[f"m{i}"] + 0.1 * mean
-            statistics[f"v{i}"] = 0.9 * statistics[f"v{i}"] + 0.1 * unbiased
-            x = (x - mean) * jax.lax.rsqrt(variance + 1e-5) * params[f"w{i}"] + params[f"b{i}"]
-        elif kind == "dropout":
-            x = jnp.where(jax.random.bernoulli(jax.random.fold_in(key, i), 1 - p, x.shape), x / (1 - p), 0)
-        else:
-            x = ACTIVATIONS[kind](x)
-    return x, statistics
-
-
-def objective(workload: Workload, params: Tree, statistics: Tree, x: Any, y: Any, key: Any) -> tuple[jax.Array, Tree]:
+def objective(workload: Workload, unroll: int, params: Tree, statistics: Tree, x: Any, y: Any, key: Any) -> Any:
     """The loss, and the new running statistics."""
-    output, statistics = forward(workload, params, statistics, x, key)
+    forward = Pass(params, dict(statistics), key, unroll)
+    output = forward.sequential(workload.layers, "", x)
     if workload.loss == "mse":
-        return jnp.mean((output - y) ** 2), statistics
-    chosen = jnp.take_along_axis(jax.nn.log_softmax(output), y[:, None], axis=1)
-    return -chosen.mean(), statistics
+        return jnp.mean((output - y) ** 2), forward.statistics
+    chosen = jnp.take_along_axis(jax.nn.log_softmax(output), y[..., None], axis=-1)
+    return -chosen.mean(), forward.statistics
 
 
 def updated(
@@ -82,16 +61,13 @@ def updated(
     return jax.tree.map(lambda p, m, v: p - lr * c1 * m / (jnp.sqrt(c2 * v) + EPSILON), params, m, v), [m, v]
 
 
-def step_of(workload: Workload) -> Callable[[Tree, jax.Array, jax.Array], tuple[Tree, jax.Array]]:
+def step_of(workload: Workload, unroll: int = 1) -> Callable[[Tree, jax.Array, jax.Array], tuple[Tree, jax.Array]]:
     """The whole step, to be compiled: (state, x, y) -> (state, loss)."""
 
     def step(state: Tree, x: jax.Array, y: jax.Array) -> tuple[Tree, jax.Array]:
         params, moments, statistics, t, key = state
-        if workload.dropout:
-            key, drawn = jax.random.split(key)
-        else:
-            drawn = key
-        differentiated = jax.value_and_grad(partial(objective, workload), has_aux=True)
+        key, drawn = jax.random.split(key) if workload.has(Dropout) else (key, key)
+        differentiated = jax.value_and_grad(partial(objective, workload, unroll), has_aux=True)
         (loss, statistics), grads = differentiated(params, statistics, x, y, drawn)
         t = t + 1
         params, moments = updated(workload, params, grads, moments, t)
@@ -100,13 +76,18 @@ def step_of(workload: Workload) -> Callable[[Tree, jax.Array, jax.Array], tuple[
     return step
 
 
+def channels_last(workload: Workload, array: np.ndarray) -> np.ndarray:
+    """Images (rows, channels, height, width) with the channels last; other arrays as they are."""
+    return np.moveaxis(array, 1, -1) if workload.images and array.ndim == 4 else array
+
+
 class Loop:
     """Calls of the compiled step; batches are arrays of JAX already. It waits once, at the end."""
 
-    def __init__(self, workload: Workload) -> None:
-        self.step = jax.jit(step_of(workload), donate_argnums=0)
+    def __init__(self, workload: Workload, unroll: int = 1) -> None:
+        self.step = jax.jit(step_of(workload, unroll), donate_argnums=0)
         self.state = first_state(workload)
-        x, y = workload.data
+        x, y = (channels_last(workload, array) for array in workload.data)
         size = workload.batch
         starts = range(0, workload.rows, size)
         self.batches = [(jnp.array(x[i : i + size]), jnp.array(y[i : i + size])) for i in starts]
@@ -156,7 +137,7 @@ def _configure(workload: Workload, mode: str) -> None:
 def contender(workload: Workload, mode: str, threads: int, engine: str = "") -> Loop | Scan:
     """Ready to train. The number of threads comes from NPROC and XLA_FLAGS."""
     _configure(workload, mode)
-    return Scan(workload) if mode == "scan" else Loop(workload)
+    return Scan(workload) if mode == "scan" else Loop(workload, UNROLLED if "unrolled" in mode else 1)
 
 
 def losses(workload: Workload, mode: str, threads: int, engine: str, steps: int) -> list[float]:

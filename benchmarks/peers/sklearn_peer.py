@@ -10,6 +10,7 @@ from typing import Any
 
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 
+from benchmarks.layers import Activation
 from benchmarks.workloads import Workload
 
 ACTIVATIONS = {"relu": "relu", "tanh": "tanh", "sigmoid": "logistic"}
@@ -20,8 +21,9 @@ class Epochs:
 
     def __init__(self, workload: Workload) -> None:
         classes = workload.loss == "cross_entropy"
+        inner = next(layer for layer in workload.layers if isinstance(layer, Activation))
         self.model = (MLPClassifier if classes else MLPRegressor)(
-            hidden_layer_sizes=workload.widths[1:-1], activation=ACTIVATIONS[workload.activation], solver="adam",
+            hidden_layer_sizes=workload.widths[1:-1], activation=ACTIVATIONS[inner.kind], solver="adam",
             alpha=workload.weight_decay, batch_size=workload.batch, learning_rate_init=workload.learning_rate,
             shuffle=False, random_state=0,
         )  # fmt: skip

@@ -11,8 +11,9 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from benchmarks import __main__ as command
 from benchmarks import runner, workloads
-from benchmarks.peers import MODES
+from benchmarks.peers import OWN_MODES, Entry, modes
 from benchmarks.progress import Progress
+from benchmarks.worker import Job
 
 TOLERANCE = 1e-4
 
@@ -25,11 +26,41 @@ def test_the_first_losses_are_the_same(name, peer):
     plan = runner.Plan((peer,), "reference", 1, **command.QUICK)
     outcome = runner.measure(workloads.find(name, quick=True), plan, Progress(100))
     assert [m.error for m in outcome.measured] == [""] * len(outcome.measured)
-    assert {m.entry.mode for m in outcome.measured} == {*MODES["chainrule"], *MODES[peer]}
+    assert {m.entry.mode for m in outcome.measured} == {*OWN_MODES, *modes(outcome.workload, peer)}
     expected = outcome.measured[0].losses
     assert len(set(expected)) == 3
     for m in outcome.measured:
         np.testing.assert_allclose(m.losses, expected, rtol=TOLERANCE, atol=TOLERANCE, err_msg=m.entry.title)
+
+
+def first_losses(name, entry):
+    """What a process of this entry gives."""
+    job = Job(name, entry.peer, entry.mode, entry.threads, "reference", 0.01, 1, True)
+    process = runner.Worker(job)
+    try:
+        process.ask(job.to_json())
+        return process.ask({"do": "finish"})["losses"]
+    finally:
+        process.close()
+
+
+@pytest.mark.parametrize("name", [workload.name for workload in workloads.NETWORKS])
+def test_larger_networks_lose_the_same(name):
+    """In every mode, save that compiling for PyTorch is tried on one network: it takes long."""
+    w = workloads.find(name, quick=True)
+    expected = first_losses(name, Entry("chainrule", "call", 1))
+    assert len(set(expected)) == 3
+    for peer in ("torch", "jax"):
+        if importlib.util.find_spec(peer) is None:
+            pytest.skip(f"{peer} is not installed")
+        for mode in modes(w, peer):
+            if "compiled" not in mode or name == "conv-ae":
+                entry = Entry(peer, mode, 1)
+                found = first_losses(name, entry)
+                assert len(found) == entry.checked_steps
+                np.testing.assert_allclose(
+                    found, expected[: len(found)], rtol=TOLERANCE, atol=TOLERANCE, err_msg=entry.title
+                )
 
 
 def test_scikit_learn_trains():

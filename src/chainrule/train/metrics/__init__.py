@@ -15,6 +15,7 @@ targets of the same shape (one-hot, probabilities). For two classes they may be 
 from chainrule.train.metrics.base import Mean, Metric
 from chainrule.train.metrics.choice import BY_NAME
 from chainrule.train.metrics.classes import F1, Accuracy, ConfusionMatrix, Precision, Recall
+from chainrule.train.metrics.detection import MeanAveragePrecision
 from chainrule.train.metrics.errors import MAE, MSE, R2, RMSE
 from chainrule.train.metrics.scores import AUC, Perplexity, TopK
 
@@ -29,6 +30,7 @@ __all__ = [
     "Accuracy",
     "ConfusionMatrix",
     "Mean",
+    "MeanAveragePrecision",
     "Metric",
     "Perplexity",
     "Precision",
