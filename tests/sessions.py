@@ -20,7 +20,7 @@ class CheckedSession:
 
     def _check(self, array, k):
         node = self.nodes[k]
-        assert type(array) is np.ndarray and array.flags.c_contiguous
+        assert type(array) is np.ndarray
         assert (array.shape, array.dtype) == (node.shape, node.dtype)
 
     def load(self, arrays):
@@ -38,6 +38,7 @@ class CheckedSession:
         inputs = dict(self.values)
         for k, array in zip(self.passed, passed, strict=True):
             self._check(array, k)
+            assert array.flags.c_contiguous
             inputs[k] = array
         arrays = self.executable([inputs[k] for k in range(len(self.nodes))])
         outputs = list(zip(self.executable.program.outputs, arrays, strict=True))

@@ -13,6 +13,7 @@ import numpy as np
 
 from chainrule import dtypes, tree
 from chainrule.core.tensor import LEAVES, Tensor
+from chainrule.lending import LentTensor
 from chainrule.resident import Resident
 
 
@@ -67,7 +68,8 @@ class Form:
 
 def is_inside(x: Tensor) -> bool:
     """Whether somebody is tracing or differentiating this tensor."""
-    return x.value is None or any([scope.open and scope is not LEAVES for scope in x.scopes])
+    traced = type(x) is not LentTensor and x.value is None  # a value that is in a Session may stay there
+    return traced or any([scope.open and scope is not LEAVES for scope in x.scopes])
 
 
 class Container(NamedTuple):

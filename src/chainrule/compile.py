@@ -18,7 +18,7 @@ from chainrule import dtypes, tree
 from chainrule.calling import Form, Shortcut, is_inside
 from chainrule.core.autodiff import as_role
 from chainrule.core.tensor import VALUE, Tensor, symbol, wrap
-from chainrule.engines import DEFAULT_ENGINE, Executable, find
+from chainrule.engines import DEFAULT_ENGINE, STANDARD, Executable, find
 from chainrule.errors import ConfigError, TracedValueError
 from chainrule.passes.pipeline import optimise
 from chainrule.program.build import Result, build
@@ -84,10 +84,13 @@ class Look(NamedTuple):
 class Compiled:
     """A compiled function. `program` is that of the latest signature; `compilations` counts signatures."""
 
-    def __init__(self, f: Callable[..., Any], engine: str, threads: int | None = None, autotune: bool = False) -> None:
+    def __init__(
+        self, f: Callable[..., Any], engine: str, threads: int | None = None, autotune: bool = False,
+        precision: str = STANDARD,
+    ) -> None:  # fmt: skip
         functools.update_wrapper(self, f)
         self.function = f
-        self.engine = find(engine, threads, autotune)
+        self.engine = find(engine, threads, autotune, precision)
         self.signature = inspect.signature(f)
         self.forms: dict[Any, Form] = {}
         self.cache: dict[Any, Specialisation] = {}
@@ -317,13 +320,14 @@ def _own(y: np.ndarray, borrowed: list[np.ndarray]) -> np.ndarray:
 
 def compile(
     f: Callable[..., Any] | None = None, *, engine: str = DEFAULT_ENGINE, threads: int | None = None,
-    autotune: bool = False,
+    autotune: bool = False, precision: str = STANDARD,
 ) -> Any:  # fmt: skip
     """A faster function with the same meaning: traced once for each signature, then run by `engine`.
 
     Tensors and arrays are traced; Modules, Optimizers and Generators are updated in place; other arguments are static.
     `f` may be a Module: `cr.compile(model)(x)`. Also a decorator. On the native engine results have the same bits on
-    any number of `threads` (by default as many as pay); `autotune` times products once and remembers the fastest way.
+    any number of `threads` (by default as many as pay); `autotune` times products once and remembers the fastest way,
+    `precision="fast"` gives up a digit or two of convolutions for speed (see the float policy).
     Raises TracedValueError where the function needs a value while it is traced, changes the structure of an argument,
     uses a parameter that is no argument, or changes a Module, Optimizer or Generator that is none.
 
@@ -333,17 +337,16 @@ def compile(
     (5.0, 1)
     """
     if f is None:
-        return functools.partial(compile, engine=engine, threads=threads, autotune=autotune)
-    if isinstance(f, tree.Stateful):
-        return CompiledModule(f, engine, threads, autotune)
-    return Compiled(f, engine, threads, autotune)
+        return functools.partial(compile, engine=engine, threads=threads, autotune=autotune, precision=precision)
+    made = CompiledModule if isinstance(f, tree.Stateful) else Compiled
+    return made(f, engine, threads, autotune, precision)
 
 
 class CompiledModule(Compiled):
     """A compiled Module: called like the Module itself."""
 
-    def __init__(self, module: tree.Stateful, engine: str, threads: int | None = None, autotune: bool = False) -> None:
-        super().__init__(_call_module, engine, threads, autotune)
+    def __init__(self, module: tree.Stateful, *settings: Any) -> None:
+        super().__init__(_call_module, *settings)
         self.module = module
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:

@@ -20,9 +20,9 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from chainrule import tree
-from chainrule.core.autodiff import as_role
-from chainrule.core.tensor import Tensor, wrap
+from chainrule.core.tensor import Tensor
 from chainrule.engines import Executable, Session
+from chainrule.lending import Lender, handing
 
 Result = TypeVar("Result")
 
@@ -117,11 +117,12 @@ class Resident:
 
     current   the Session may make another step: nobody has looked
     away      the objects lack their tensors
+    loaded    whether anything had to be copied in at the beginning: else it goes on where the Session was left
     """
 
     def __init__(self, home: "Home") -> None:
         self.home = home
-        self.current = self.away = self.stepping = False
+        self.current = self.away = self.stepping = self.loaded = False
         self.objects: list[weakref.ref[Away]] = []
         self.watches: list[weakref.ref[Watch]] = []
         self.seen: list[Away] = []  # those that were brought back while a step ran
@@ -158,6 +159,8 @@ class Resident:
                 self.current = False
                 objects = self._bring_back()
                 self.seen = objects if self.stepping else []
+                if self.stepping:  # what is handed out has the values of before
+                    self.home.lender.recall()
                 self.away = False
 
     def step(self, passed: Sequence[np.ndarray]) -> list[np.ndarray] | None:
@@ -165,6 +168,8 @@ class Resident:
         with self.home.lock:
             if not self.current:
                 return None
+            if self.home.lender.lent:
+                self.home.lender.recall()
             self.stepping = True
             try:
                 return self.home.session.step(passed)
@@ -178,6 +183,7 @@ class Resident:
         with self.home.lock:
             if not self.current:
                 return None
+            self.home.lender.recall()
             self.stepping = True
             try:
                 return work(self.home.session)
@@ -224,6 +230,10 @@ class Home:
     def __init__(self, session: Session, flat: tree.Flat, held: Sequence[int], source: Mapping[int, int]) -> None:
         self.session, self.held, self.source = session, held, source
         self.updated = [i for i in held if source.get(i) == i]
+        number = {i: k for k, i in enumerate(held)}
+        self.lender = Lender(session, [number[i] for i in self.updated])
+        leaves = [(i, flat.leaves[i]) for i in self.updated]
+        self.lendable = [(i, number[i], tuple(x.value.shape), x.value.dtype, x.role) for i, x in leaves]
         self.roles = {i: flat.leaves[i].role for i in source}
         self.volatile = [place for place in places(flat.spec) if any(i in source for i in place.leaves)]
         self.names: dict[int, list[str]] = {}
@@ -267,6 +277,7 @@ class Home:
         thread is at the same objects) nobody yet: then these are the new tensors, by leaf."""
         with self.lock:
             self._take(flat)
+            self.lender.recall()
             results = self.session.step(passed)
             resident = Resident(self)
             if not resident.move_in(flat, watches, changes):
@@ -274,40 +285,71 @@ class Home:
             self.tenant = weakref.ref(resident)
             return results, resident
 
-    def enter(self, flat: tree.Flat, watches: Mapping[int, Watch], changes: dict[int, int]) -> Resident | None:
-        """Take in the tensors of `flat` without a step; None when another thread is at the same objects."""
+    def enter(
+        self, flat: tree.Flat, watches: Mapping[int, Watch], changes: dict[int, int], after: "Home | None" = None
+    ) -> Resident | None:
+        """Take in the tensors of `flat` without a step; None when another thread is at the same objects. What the Home
+        `after` has in its memory and needs no longer is taken over."""
         with self.lock:
-            self._take(flat)
+            if after is not None and after is not self:
+                self._take_over(after)
+            loaded = self._take(flat)
             resident = Resident(self)
+            resident.loaded = loaded
             if not resident.move_in(flat, watches, changes):
                 return None
             self.tenant = weakref.ref(resident)
             return resident
 
-    def _take(self, flat: tree.Flat) -> None:
-        """Get the Session ready for steps on the tensors of `flat`."""
+    def empty(self) -> None:
+        """Bring back the tensors that are here, with their values: nobody needs the Session after that."""
+        with self.lock:
+            tenant = None if self.tenant is None else self.tenant()
+            if tenant is not None:
+                tenant.settle()
+            self.lender.recall()
+
+    def _take(self, flat: tree.Flat) -> bool:
+        """Get the Session ready for steps on the tensors of `flat`; whether anything had to be copied in."""
         tenant = None if self.tenant is None else self.tenant()
         if tenant is not None:
             tenant.settle()
-        self._load(flat)
+        loaded = self._load(flat)
         for i in self.updated:
             self.known[i] = None
+        return loaded
 
-    def _load(self, flat: tree.Flat) -> None:
-        """Copy in what is not there yet."""
-        arrays: list[np.ndarray | None] = []
+    def _take_over(self, other: "Home") -> None:
+        if len(other.held) != len(self.held) or not other.lock.acquire(blocking=False):  # waiting could be for ever
+            return
+        try:
+            tenants = [tenant for tenant in (home.tenant and home.tenant() for home in (self, other)) if tenant]
+            if not any(tenant.away or tenant.stepping for tenant in tenants) and self.lender.take(other.lender):
+                self.known = dict(zip(self.held, [other.known[i] for i in other.held], strict=True))
+                other.known = dict.fromkeys(other.held)
+        finally:
+            other.lock.release()
+
+    def _load(self, flat: tree.Flat) -> bool:
+        """Copy in what is not there yet; whether there was any."""
         now = {i: flat.leaves[i].value for i in self.held}
-        for i, x in now.items():
-            known = self.known[i]
-            arrays.append(None if known is not None and known() is x else np.asarray(x.value, order="C"))
+        known = {i: ref() for i, ref in self.known.items() if ref is not None}
+        missing = {k for k, (i, x) in enumerate(now.items()) if known.get(i) is not x}
+        self.lender.recall(missing)
         self.known = dict.fromkeys(self.held)
+        arrays: list[np.ndarray | None] = [None] * len(now)
+        with handing:
+            for k, x in enumerate(now.values()):
+                if k in missing and not self.lender.copy_in(x, k):
+                    arrays[k] = np.asarray(x.value)
         self.session.load(arrays)
         self.known = {i: weakref.ref(x) for i, x in now.items()}
+        return bool(missing)
 
     def hand_out(self) -> dict[int, Tensor]:
         """The updated leaves as they are now, as new tensors."""
         made = {}
-        for i, array in zip(self.updated, self.session.fetch(), strict=True):
-            made[i] = as_role(wrap(array), self.roles[i])
+        for i, *what in self.lendable:
+            made[i] = self.lender.lend(*what)
             self.known[i] = weakref.ref(made[i])
         return {i: made[j] for i, j in self.source.items()}

@@ -20,11 +20,13 @@ class Stay:
 
     parameters    which of the held inputs are trained, as ChunkSession.finite takes them
     result_bytes  what a step hands back
+    loaded        whether anything had to be copied in, save what another stay has left: else that one goes on here
     device        what it runs on, in words, and on how many `threads`
     """
 
     def __init__(self, found: Specialisation, home: Home, resident: Resident) -> None:
-        self.found, self.resident = found, resident
+        self.found, self.home, self.resident = found, home, resident
+        self.loaded = resident.loaded
         self.parameters = [k for k, i in enumerate(home.held) if home.roles.get(i) == "parameter"]
         program = found.executable.program
         self.result_bytes = sum(program.nodes[out.node].nbytes for out in program.outputs if out.updates is None)
@@ -41,14 +43,22 @@ class Stay:
         """What `work` gives, done with the Session; None if somebody has looked meanwhile, and nothing was done."""
         return self.resident.use(work)
 
+    def leave(self) -> None:
+        """Let the objects have all of their tensors back, and their values, so that they need the Session no more."""
+        session = self.home.session
+        if isinstance(session, ChunkSession):
+            session.forget()
+        self.home.empty()
+
     def returned(self, results: Sequence[np.ndarray]) -> Any:
         """What the function returns, with these arrays in it."""
         return self.found.returned(results)
 
 
-def enter(compiled: Compiled, *args: Any) -> Stay | None:
+def enter(compiled: Compiled, *args: Any, after: Stay | None = None) -> Stay | None:
     """Let the objects among the arguments of a compiled function move into its Session, compiled for these arguments.
 
+    It takes over what the Session of the stay before has in its memory, without a copy where that is laid out alike.
     None where the engine has no ChunkSession, or the objects have to stay where they are.
     """
     while True:
@@ -56,6 +66,6 @@ def enter(compiled: Compiled, *args: Any) -> Stay | None:
         home = None if look.found is None else look.found.home
         if look.found is None or home is None or look.watches is None or not isinstance(home.session, ChunkSession):
             return None
-        resident = home.enter(look.flat, look.watches, look.changes)
+        resident = home.enter(look.flat, look.watches, look.changes, after.home if after is not None else None)
         if resident is not None:  # else another thread had taken the tensors out first: look again
             return Stay(look.found, home, resident)

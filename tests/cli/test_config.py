@@ -97,6 +97,7 @@ def test_a_file_that_cannot_be_read(cli, name):
         (["--task", "classify"], "Known: binary, multiclass, regression"),
         (["--class-weight", "blanced"], 'Did you mean "balanced"?'),
         (["--engine", "refrence"], 'Did you mean "reference"?'),
+        (["--precision", "fsat"], 'Did you mean "fast"?'),
         (["--bad-rows", "keep"], "Known: error, skip"),
         (["--epochs", "ten"], '"ten" is no whole number'),
         (["--epochs", "0"], "at least 1"),

@@ -9,6 +9,7 @@ import pytest
 
 import chainrule as cr
 from chainrule import losses, nn, optim
+from chainrule.engines.native import executable as executables
 from chainrule.engines.native.engine import NativeEngine
 from chainrule.engines.native.executable import NativeExecutable, NativeSession
 from chainrule.errors import ConfigError, IndexOutOfRange
@@ -329,6 +330,26 @@ def test_a_rate_that_is_too_high_ends_it_before_the_bad_step(monkeypatch):
         "model": line(), "optimizer": optim.SGD(lr=30.0), "engine": "reference"
     })  # fmt: skip
     assert reference[0] == found[0][0]
+
+
+@pytest.mark.parametrize("alike", [True, False], ids=["memory taken over", "copied"])
+def test_the_way_back_leads_through_epochs_and_their_last_batches(alike, monkeypatch):
+    """Nothing is saved but at the very beginning."""
+    saves, original = [], NativeSession.save
+    monkeypatch.setattr(NativeSession, "save", lambda self: saves.append(original(self)))
+    y = TARGETS.copy()
+    options = {"data": (X, y), "loss": losses.mse, "metrics": ["mae"]}
+    expected = diverge(monkeypatch, 1, **options, model=line(), optimizer=optim.SGD(lr=30.0))
+    saves.clear()
+    if alike:
+        monkeypatch.setattr(chunks_module, "AGAIN", 1e12)
+    else:
+        numbers = iter(range(10**6))
+        monkeypatch.setattr(executables, "_lies", lambda slot: next(numbers))
+    found = diverge(monkeypatch, 100, **options, model=line(), optimizer=optim.SGD(lr=30.0))
+    assert found[0] > 9 and same(found, expected)
+    searched = 2 + int(np.log2(8))
+    assert len(saves) <= 1 + searched if alike else len(saves) > 2
 
 
 def test_weights_that_are_spoiled_though_the_loss_is_fine(monkeypatch):

@@ -59,6 +59,7 @@ def find_lr(
         seed=options.seed,
         engine=training.engine,
         threads=training.threads,
+        precision=training.precision,
         class_weight="balanced" if training.class_weight == "balanced" else None,
         clip_norm=training.clip_norm,
     )

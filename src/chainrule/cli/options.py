@@ -25,7 +25,7 @@ from chainrule.cli.checks import (
     words,
 )
 from chainrule.cli.config import take_file
-from chainrule.engines import DEFAULT_ENGINE, ENGINES
+from chainrule.engines import DEFAULT_ENGINE, ENGINES, PRECISIONS, STANDARD
 
 ACTIVATIONS = ("relu", "leaky_relu", "elu", "selu", "gelu", "silu", "mish", "softplus", "tanh", "sigmoid", "none")
 NORMS = ("none", "batch", "layer")
@@ -215,4 +215,7 @@ class TrainingOptions:
     threads: Annotated[int | None, of_run(
         "--threads", metavar="NUMBER", parser=whole(1), show_default="by the network and the cores",
         help="Threads of the native engine; results do not depend on them.")] = None
+    precision: Annotated[str, of_run(
+        "--precision", metavar="NAME", **words("precision", PRECISIONS),
+        help="standard, or fast: convolutions may lose a digit or two.")] = STANDARD
 # fmt: on

@@ -135,6 +135,7 @@ def settings(recipe: Recipe, seed: int) -> Settings:
         class_weight="balanced" if o.class_weight == "balanced" else None,
         checkpoint_every=o.checkpoint_every,
         threads=o.threads,
+        precision=o.precision,
     )
 
 

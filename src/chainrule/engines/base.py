@@ -12,16 +12,21 @@ import numpy as np
 
 from chainrule.program.program import Program
 
+STANDARD, FAST = "standard", "fast"
+PRECISIONS = (STANDARD, FAST)
+"""How exact a compiled step is: as the float policy says; or with convolutions that give up digits for speed."""
+
 
 class Session(Protocol):
     """A compiled Program with the held inputs in memory of its own. It is used by one thread at a time.
 
-    All arrays handed in are dense and row-major, of the dtypes and shapes of the Program, only read, and not looked at
-    again after `load` or `step` has returned. Those that come out are new and belong to the caller.
+    All arrays handed in are of the dtypes and shapes of the Program, only read, and not looked at again after `load` or
+    `step` has returned; those of `step` are dense and row-major. Those that come out are new and belong to the caller.
     """
 
     def load(self, arrays: Sequence[np.ndarray | None]) -> None:
-        """Copy in all held inputs, in the order of `held`. None: what is there stays; never so the first time."""
+        """Copy in all held inputs, in the order of `held`. None: what is there stays; never so the first time (but
+        what a ChunkSession has copied or taken is there)."""
 
     def step(self, passed: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Run once, on the passed inputs in their order: the results (the outputs that update nothing).
@@ -43,7 +48,8 @@ class Chunk(NamedTuple):
 
 @runtime_checkable
 class ChunkSession(Session, Protocol):
-    """A Session that also makes many steps without coming back, and can undo them. Engines need not have it."""
+    """A Session that also makes many steps without coming back, can undo them, and hands its state to others of its
+    kind. Engines need not have it."""
 
     def chunk(self, sources: Sequence[np.ndarray], rows: np.ndarray, steps: int, watch: bool) -> Chunk:
         """Make `steps` steps. Each takes its rows from the sources: the next as many of the numbers `rows` (int64) as
@@ -60,8 +66,26 @@ class ChunkSession(Session, Protocol):
     def restore(self) -> None:
         """Make the held inputs what they were at the last `save`."""
 
+    @property
+    def remembers(self) -> bool:
+        """Whether there is something to restore."""
+
+    def forget(self) -> None:
+        """Let go of what `save` remembered."""
+
     def finite(self, held: Sequence[int]) -> bool:
         """Whether the held inputs of these numbers hold no infinity and no NaN. They are floating-point."""
+
+    def get(self, held: int) -> np.ndarray:
+        """The present value of the held input of this number."""
+
+    def copy(self, other: Session, theirs: int, mine: int) -> bool:
+        """Copy a held input of another Session to one of its own, both given by number; False if it cannot."""
+
+    def take(self, other: Session) -> bool:
+        """Take over all that another Session holds; if it is laid out alike, with its memory and what it remembers. The
+        other is as if it were new. False, and nothing has changed, if their held inputs are not of the same shapes and
+        dtypes."""
 
 
 class Executable(Protocol):
@@ -82,8 +106,8 @@ class Executable(Protocol):
 class Engine(Protocol):
     """A way to run Programs.
 
-    What engines may have besides: `chunks`, which is True where Sessions are ChunkSessions; `on(threads)`, which gives
-    the same engine on so many threads, or raises ConfigError for a number that is none.
+    What engines may have besides: `chunks`, which is True where Sessions are ChunkSessions; `on(threads, autotune,
+    precision)`, which gives the same engine on so many threads, or raises ConfigError for a number that is none.
     """
 
     name: str

@@ -79,7 +79,7 @@ def convolutions(program: Program) -> Program:
             y = builder.make(convolve, *wide, like=node, **node.attributes)
             product = rule(builder, builder.nodes[y])
             return builder.make(e.cast, y if product is None else product, like=node, dtype=node.dtype)
-        lowering = _Lowering(builder, node)
+        lowering = Lowering(builder, node)
         if 0 in node.shape or any(0 in builder.nodes[x].shape for x in node.inputs):
             return lowering.zeros(node.shape)
         if lowering.of_kernel():
@@ -91,7 +91,7 @@ def convolutions(program: Program) -> Program:
     return rewrite(program, rule)
 
 
-class _Lowering:
+class Lowering:
     """One convolution, taken apart."""
 
     def __init__(self, builder: Builder, node: Node) -> None:

@@ -5,13 +5,16 @@ of a reduction's operand are one axis of memory. A reshape that no strides expre
 things up, are put in order first.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 
+from chainrule.core.primitive import Primitive
 from chainrule.passes.kernels import reduction_sizes
 from chainrule.passes.views import View, extend_views, in_memory, is_lookup, layout_view, split
-from chainrule.primitives import contract, layout
+from chainrule.passes.winograd import winograd_convolution
+from chainrule.primitives import contract, index, layout
 from chainrule.primitives import elementwise as e
-from chainrule.program.program import Builder, Node, Program, rewrite
+from chainrule.program.program import CONSTANT, Builder, Node, Program, rewrite
 
 copy = e.elementwise("copy", lambda m, x: x)
 IN_ORDER = ("index", "scan", "window")  # kinds that read dense memory; loops read any piece that is contiguous
@@ -34,6 +37,17 @@ def matrix(view: View) -> tuple[int, int, int] | None:
     rows, columns = view.shape[-2:]
     neighbours = {stride for n, stride in ((rows, b), (columns, c)) if n > 1}
     return (a, b, c) if not neighbours or (1 in neighbours and min(neighbours) > 0) else None
+
+
+def in_order(primitive: Primitive) -> bool:
+    """Whether it reads its operands as dense memory."""
+    return primitive.kind in IN_ORDER or primitive.name in ALONG_AN_AXIS or primitive is winograd_convolution
+
+
+def is_start(nodes: Sequence[Node], node: Node, x: int, view: View) -> bool:
+    """Whether an operand is one number that all sums of a scatter_add begin with: it needs no memory."""
+    number = nodes[view.base].primitive is CONSTANT and nodes[view.base].size == 1
+    return number and node.primitive is index.scatter_add and x == node.inputs[0] and x != node.inputs[2]
 
 
 def copies(program: Program) -> Program:
@@ -60,8 +74,8 @@ def copies(program: Program) -> Program:
             return False
         if node.primitive.kind == "control":
             return not view.contiguous or not stored
-        if node.primitive.kind in IN_ORDER or node.primitive.name in ALONG_AN_AXIS:
-            return not view.dense or not stored
+        if in_order(node.primitive):
+            return not (view.dense and stored) and not is_start(builder.nodes, node, x, view)
         if node.primitive.kind == "reduce":
             blocks = split(view.shape, view.strides, reduction_sizes(view.shape, node.attributes["axes"])[1])
             return blocks is None or len(blocks[-1]) > 1

@@ -18,6 +18,7 @@ Rules, applied to the nodes in the order of their depth (the contractions and re
 from chainrule.passes.convolutions import by_places, patches
 from chainrule.passes.kernels import Kernel, Kind, Level, along_rows, few_columns, reduction_sizes, rows_of
 from chainrule.passes.views import View, in_memory, is_lookup, split, views
+from chainrule.passes.winograd import winograd_convolution
 from chainrule.primitives import contract
 from chainrule.primitives.window import window_argmax, window_take
 from chainrule.program.program import Program
@@ -239,6 +240,8 @@ class Grouping:
             return
         if node.primitive is contract.matmul:
             self._place_product(n)
+        elif node.primitive is winograd_convolution:
+            self._place_convolution(n)
         elif node.primitive.name in REDUCTIONS:
             self._place_reduction(n)
         elif not self.elementwise(n):
@@ -276,6 +279,13 @@ class Grouping:
         same = search.primitive is window_argmax and winners.dense and self.views[search.inputs[0]] == x
         alone = same and self.home[winners.base].nodes == [winners.base]
         return winners.base if alone and search.attributes == node.attributes else None
+
+    def _place_convolution(self, n: int) -> None:
+        """Its results are the rows of a matrix, one for each place: what follows can be computed with it."""
+        for x in self.bases(n):
+            self._store(x)
+        columns = self.nodes[n].shape[-1]
+        self._join(self._new("contract", (1, self.nodes[n].size // columns, columns)), n)
 
     def _place_product(self, n: int) -> None:
         node = self.nodes[n]
@@ -323,7 +333,7 @@ class Grouping:
         for kernel in self.kernels:
             members = set(kernel.nodes)
             for n in kernel.nodes:
-                direct = kernel.kind == "single" or self.nodes[n].primitive is contract.matmul
+                direct = kernel.kind == "single" or self.nodes[n].primitive in (contract.matmul, winograd_convolution)
                 for k, x in enumerate(self.bases(n)):
                     table = k == 0 and is_lookup(self.nodes, self.nodes[n])
                     if self.virtual(x):

@@ -65,16 +65,20 @@ class Pace:
 
 
 class Trail:
-    """The way back to where a Session was: a state that was saved, and the chunks that were made since."""
+    """The way back to where a Session was: a state that was saved, and the chunks that were made since.
+
+    Where one Session takes over from another (for the last batch of an epoch), the trail goes on, if what was saved is
+    taken over, too.
+    """
 
     def __init__(self) -> None:
         self.cost = 0.0  # seconds that saving takes
         self.seconds = math.inf  # that the chunks took
-        self.made: list[tuple[Sequence[np.ndarray], np.ndarray, int]] = []
+        self.made: list[tuple[ChunkSession, Sequence[np.ndarray], np.ndarray, int]] = []
 
     def mark(self, session: ChunkSession) -> None:
         """Make sure that `back` leads to where the Session is now."""
-        if self.seconds > AGAIN * self.cost:
+        if self.seconds > AGAIN * self.cost or not session.remembers:
             self.save(session)
 
     def save(self, session: ChunkSession) -> None:
@@ -83,16 +87,28 @@ class Trail:
         session.save()
         self.cost, self.seconds, self.made = time.perf_counter() - begun, 0.0, []
 
-    def follow(self, sources: Sequence[np.ndarray], numbers: np.ndarray, steps: int, seconds: float) -> None:
+    def follow(
+        self, session: ChunkSession, sources: Sequence[np.ndarray], numbers: np.ndarray, steps: int, seconds: float
+    ) -> None:
         """A chunk was made, on sources that stay as they are."""
-        self.made.append((sources, numbers, steps))
+        self.made.append((session, sources, numbers, steps))
         self.seconds += seconds
 
     def back(self, session: ChunkSession) -> None:
         """Lead the Session back."""
         session.restore()
-        for sources, numbers, steps in self.made:
-            session.chunk(sources, numbers, steps, True)
+        present = session
+        for maker, sources, numbers, steps in self.made:
+            present = _over(present, maker)
+            present.chunk(sources, numbers, steps, True)
+        _over(present, session)
+
+
+def _over(present: ChunkSession, following: ChunkSession) -> ChunkSession:
+    """Let another Session take over, if it is another."""
+    if following is not present and not following.take(present):
+        raise AssertionError("a Session does not take over what it once handed over")
+    return following
 
 
 class Ran(NamedTuple):
@@ -131,12 +147,21 @@ class Chunks:
         """Have model and optimiser in the engine, for batches of so many rows; None where it does not work that way."""
         if self.stays is not None and self.stays[0] == rows and self.stays[1].current:
             return self.stays[1]
-        self.stays = None
-        stay = enter(self.compiled, *self.arguments(self.feed.example(rows))) if self.possible else None
+        before, self.stays = self.stays[1] if self.stays is not None else None, None
+        arguments = self.arguments(self.feed.example(rows)) if self.possible else ()
+        stay = enter(self.compiled, *arguments, after=before) if self.possible else None
         self.possible = stay is not None
         if stay is not None:
-            self.stays, self.trail = (rows, stay), Trail()
+            self.stays = rows, stay
+            self.trail = Trail() if stay.loaded else self.trail
         return stay
+
+    def close(self) -> None:
+        """Let model and optimiser leave the engine, and end the thread that reads."""
+        if self.stays is not None:
+            self.stays[1].leave()
+        self.stays = None
+        self.feed.close()
 
     def run(self, order: np.ndarray, batch: int, most: int, seconds: float = LONGEST) -> Ran | None:
         """Make up to `most` steps, the first with the rows of batch number `batch` of the order, and no more than fit
@@ -184,7 +209,7 @@ class _Work:
         if trail is None or upper is None:
             if made.error is None:
                 self.pace.took(steps, seconds, time.perf_counter() - begun - seconds)
-                trail.follow(self.sources, self.numbers, steps, seconds) if trail is not None else None
+                trail.follow(session, self.sources, self.numbers, steps, seconds) if trail is not None else None
             return Ran(*made[:2], made.error)
         good = self._search(session, upper, trail)
         predictions = map_arrays(lambda array: array[:good], made.predictions)

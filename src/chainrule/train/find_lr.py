@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from chainrule.engines import DEFAULT_ENGINE
+from chainrule.engines import DEFAULT_ENGINE, STANDARD
 from chainrule.errors import ConfigError, Diverged
 from chainrule.nn import Module
 from chainrule.optim import LBFGS, Optimizer
@@ -60,7 +60,7 @@ def find_lr(
     model: Module, data: Any, *, loss: Any, optimizer: Optimizer, smallest: float = 1e-7, largest: float = 10.0,
     steps: int = 100, batch_size: int = 32, seed: int = 0, engine: str = DEFAULT_ENGINE, class_weight: Any = None,
     sample_weight: Any = None, clip_norm: float | None = None, blow_up: float = 4.0,
-    threads: int | None = None,
+    threads: int | None = None, precision: str = STANDARD,
 ) -> LearningRates:  # fmt: skip
     """Try rates from `smallest` to `largest`, growing by one factor each step; model and optimiser stay as they were.
 
@@ -77,7 +77,9 @@ def find_lr(
     >>> 1e-3 < found.suggestion < 10
     True
     """
-    settings = Settings(1, batch_size, seed, True, engine, clip_norm, False, None, class_weight, threads=threads)
+    settings = Settings(
+        1, batch_size, seed, True, engine, clip_norm, False, None, class_weight, threads=threads, precision=precision
+    )
     _check_range(smallest, largest, steps)
     if isinstance(optimizer, LBFGS):
         raise ConfigError(

@@ -8,7 +8,7 @@ from typing import Any
 
 from chainrule import dtypes
 from chainrule.core.tensor import full
-from chainrule.engines import DEFAULT_ENGINE
+from chainrule.engines import DEFAULT_ENGINE, STANDARD
 from chainrule.nn import Module
 from chainrule.optim import EMA, Optimizer
 from chainrule.train.batches import read
@@ -78,7 +78,7 @@ def fit(
     run_dir: str | Path | Run | None = None, callbacks: Iterable[Any] = (), engine: str = DEFAULT_ENGINE,
     class_weight: Any = None, sample_weight: Any = None, clip_norm: float | None = None, ema: EMA | None = None,
     monitor: str | None = None, keep_best: bool = True, shuffle: bool = True, checkpoint_every: int | str = "30 s",
-    progress: Any = "auto", threads: int | None = None,
+    progress: Any = "auto", threads: int | None = None, precision: str = STANDARD,
 ) -> FitResult:  # fmt: skip
     """Train `model` on `data` by minibatches, and keep the best weights.
 
@@ -108,6 +108,7 @@ def fit(
     checkpoint_every  steps (500), or text ('500 steps', '30 s', '5 min')
     engine       what computes: 'reference' (NumPy), or 'native' (machine code for this processor), which makes many
                  steps before it comes back; on so many `threads` (by default CHAINRULE_THREADS, or the cores, up to 8)
+    precision    'standard', or 'fast': convolutions may lose a digit or two (see the float policy)
     progress     'auto' (a bar on a terminal, else lines), 'rich', 'plain', 'silent', or a Progress of one's own
 
     The model is changed in place; it trains in training mode, is left in evaluation mode. The same seed gives the same
@@ -127,7 +128,7 @@ def fit(
     """
     settings = Settings(
         epochs, batch_size, seed, shuffle, engine, clip_norm, keep_best, monitor, class_weight, checkpoint_every,
-        threads,
+        threads, precision,
     )  # fmt: skip
     setup = make_setup(
         model, data, loss=loss, optimizer=optimizer, validation=validation, metrics=metrics, stop=stop,
@@ -241,6 +242,7 @@ def result_of(training: Training) -> FitResult:
 def evaluate(
     model: Module, data: Any, *, loss: Any = None, metrics: Any = (), batch_size: int = 32,
     engine: str = DEFAULT_ENGINE, class_weight: Any = None, threads: int | None = None,
+    precision: str = STANDARD,
 ) -> dict[str, Any]:  # fmt: skip
     """Loss (where one is given) and metrics of `model` on `data`, in evaluation mode. The model stays as it is.
 
@@ -252,19 +254,21 @@ def evaluate(
     >>> cr.evaluate(nn.Identity(), (np.array([[1.0], [2.0]]), np.array([[1.0], [4.0]])), loss=losses.mse, metrics="mae")
     {'loss': 2.0, 'mae': 1.0}
     """
-    settings = Settings(batch_size=batch_size, engine=engine, class_weight=class_weight, threads=threads)
+    settings = Settings(
+        batch_size=batch_size, engine=engine, class_weight=class_weight, threads=threads, precision=precision
+    )
     read_data = read(data)
     read_data = with_class_weights(read_data, class_weights(settings.class_weight, read_data), "data")
     measured = as_metrics(metrics, loss is not None and takes_probabilities(loss))
     weighted = read_data.weight is not None
     objective = _no_loss if loss is None else criterion(check_loss(loss), weighted)
-    steps = Steps(objective, settings.engine, outputs=bool(measured), threads=settings.threads)
+    steps = Steps(objective, engine, outputs=bool(measured), threads=threads, precision=precision)
     model = check_model(model)
     size, dtype = settings.batch_size, float_dtype(model)
     chunks = evaluation(steps, model, read_data, size, dtype) if steps.chunked else None
     values = evaluate_batches(steps, model, read_data, measured, size, dtype, numbers=False, chunks=chunks)
     if chunks is not None:
-        chunks.feed.close()
+        chunks.close()
     return {name: value for name, value in values.items() if name != "loss" or loss is not None}
 
 

@@ -182,7 +182,7 @@ class Training:
             self._order.close()
             for chunks in (self._chunks, self._validation):
                 if chunks is not None:
-                    chunks.feed.close()
+                    chunks.close()
 
     def _epoch(self) -> bool:
         """The rest of the present epoch, and what follows it. False when a signal came."""
@@ -291,6 +291,7 @@ class Training:
             if improved:
                 p.best, p.best_epoch, p.best_step = row[s.monitor], p.epoch, p.step
                 if s.settings.keep_best:
+                    self.best_weights = None  # its memory is free before there are others
                     self.best_weights = arrays_of(s.model, "model")
         p.recorded += 1
         s.recorder.row(row)
@@ -304,6 +305,7 @@ class Training:
         if p.batch == s.batches:
             self._next_epoch()
         if s.settings.keep_best and improved and s.recorder.wanted:
+            s.recorder.best = None
             s.recorder.best = self.state()
         if not p.finished and s.recorder.due(p.step):
             self.save()

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from chainrule.engines import DEFAULT_ENGINE
+from chainrule.engines import DEFAULT_ENGINE, STANDARD
 from chainrule.engines import find as find_engine
 from chainrule.errors import ConfigError
 from chainrule.train.batches import check_seed
@@ -30,6 +30,7 @@ class Settings:
     class_weight: Any = None
     checkpoint_every: int | str = "30 s"
     threads: int | None = None
+    precision: str = STANDARD
 
     def __post_init__(self) -> None:
         if self.epochs is not None and not _is_count(self.epochs):
@@ -37,7 +38,7 @@ class Settings:
         if not _is_count(self.batch_size):
             raise ConfigError(f"batch_size is a whole number of rows, at least 1; got {self.batch_size!r}.")
         check_seed(self.seed)
-        find_engine(self.engine, self.threads)
+        find_engine(self.engine, self.threads, precision=self.precision)
         clip = self.clip_norm
         if clip is not None and (
             isinstance(clip, bool) or not isinstance(clip, numbers.Real) or not 0 < clip < math.inf

@@ -162,9 +162,11 @@ def make_setup(
             raise ConfigError(f"{callback!r:.80} is no callback: derive it from cr.train.Callback.")
     setup = Setup(
         model=model, optimizer=optimizer, data=train, validation=held_out,
-        steps=Steps(objective, settings.engine, settings.clip_norm, bool(measured), settings.threads), metrics=measured,
-        rules=AnyOf(rules), dtype=float_dtype(model), monitor=name, mode=mode, ema=ema, plateau=plateau,
-        callbacks=list(callbacks), progress=find_progress(progress), settings=settings,
+        steps=Steps(
+            objective, settings.engine, settings.clip_norm, bool(measured), settings.threads, settings.precision,
+        ),
+        metrics=measured, rules=AnyOf(rules), dtype=float_dtype(model), monitor=name, mode=mode, ema=ema,
+        plateau=plateau, callbacks=list(callbacks), progress=find_progress(progress), settings=settings,
         recorder=Recorder(Every.of(settings.checkpoint_every)),
     )  # fmt: skip
     check_last_batch(setup)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,7 +11,7 @@ from chainrule import dtypes, tree
 from chainrule.compile import compile
 from chainrule.core.autodiff import value_and_grad
 from chainrule.core.tensor import Tensor, full
-from chainrule.engines import DEFAULT_ENGINE
+from chainrule.engines import DEFAULT_ENGINE, STANDARD
 from chainrule.optim import EMA, LBFGS, Optimizer, clip_grad_norm
 from chainrule.primitives import elementwise as e
 from chainrule.primitives.layout import reshape
@@ -39,29 +40,15 @@ def predict(model: Any, x: Any) -> Any:
     return model(**x) if isinstance(x, dict) else model(x)
 
 
-class Steps:
-    """The compiled functions of one training. `criterion` is (prediction, target, weight) -> loss."""
+class Traced:
+    """What is traced. `criterion` is (prediction, target, weight) -> loss.
 
-    def __init__(
-        self, criterion: Callable[[Any, Any, Any], Tensor], engine: str = DEFAULT_ENGINE,
-        clip_norm: float | None = None, outputs: bool = False, threads: int | None = None,
-    ) -> None:  # fmt: skip
+    It knows nothing of the compiled functions: so they, and the memory that they work in, are gone with the last who
+    has a use for them.
+    """
+
+    def __init__(self, criterion: Callable[[Any, Any, Any], Tensor], clip_norm: float | None, outputs: bool) -> None:
         self.criterion, self.clip_norm, self.outputs = criterion, clip_norm, outputs
-        self.training = compile(self._train, engine=engine, threads=threads)
-        self.evaluation = compile(self._evaluate, engine=engine, threads=threads)
-        self.gradient = compile(self.loss_and_gradient, engine=engine, threads=threads)
-
-    @property
-    def chunked(self) -> bool:
-        """Whether the engine makes many steps at once."""
-        return bool(getattr(self.training.engine, "chunks", False))
-
-    @property
-    def compilations(self) -> int:
-        """How many signatures were compiled so far."""
-        return sum(f.compilations for f in (self.training, self.evaluation, self.gradient))
-
-    # -- what is traced
 
     def objective(self, model: Any, x: Any, y: Any, weight: Any) -> tuple[Tensor, Any]:
         """The loss, and what the model returned. Without targets the input is what the output should be."""
@@ -92,7 +79,32 @@ class Steps:
         loss, prediction = self.objective(model, x, y, weight)
         return loss, None, prediction if self.outputs else None
 
-    # -- what is called
+
+class Steps:
+    """The compiled functions of one training. `criterion` is (prediction, target, weight) -> loss."""
+
+    def __init__(
+        self, criterion: Callable[[Any, Any, Any], Tensor], engine: str = DEFAULT_ENGINE,
+        clip_norm: float | None = None, outputs: bool = False, threads: int | None = None,
+        precision: str = STANDARD,
+    ) -> None:  # fmt: skip
+        self.clip_norm = clip_norm
+        traced = Traced(criterion, clip_norm, outputs)
+        self.objective = traced.objective
+        compiled = partial(compile, engine=engine, threads=threads, precision=precision)
+        self.training = compiled(traced._train)
+        self.evaluation = compiled(traced._evaluate)
+        self.gradient = compiled(traced.loss_and_gradient)
+
+    @property
+    def chunked(self) -> bool:
+        """Whether the engine makes many steps at once."""
+        return bool(getattr(self.training.engine, "chunks", False))
+
+    @property
+    def compilations(self) -> int:
+        """How many signatures were compiled so far."""
+        return sum(f.compilations for f in (self.training, self.evaluation, self.gradient))
 
     def train(self, model: Any, optimizer: Optimizer, ema: EMA | None, batch: Batch) -> Outcome:
         """One update. Raises what the optimiser raises; a loss that is not a number is for the caller to look at."""

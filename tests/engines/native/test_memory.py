@@ -3,6 +3,7 @@
 import ctypes
 import gc
 import mmap
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -127,3 +128,20 @@ def test_the_mode_is_set_and_restored_on_each_target(triple, instruction):
     assembly = jit.emit_assembly(flushing(machine), machine).lower()
     writes = [line for line in assembly.splitlines() if ("msr" if "arch" in triple else "ldmxcsr") in line]
     assert instruction in assembly and len(writes) == (2 if instruction else 0)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_the_child_of_a_fork_has_memory_of_its_own():
+    code = """
+import os
+from chainrule.engines.native.memory import HUGE, Arena
+for size in (1000, 2 * HUGE):
+    arena = Arena(size)
+    if os.fork() == 0:
+        arena.array[:] = 7
+        os._exit(0)
+    os.wait()
+    assert not arena.array.any(), size
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=SOURCE, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr

@@ -83,6 +83,7 @@ class Counter:
         module = Module()
         barrier.emit(module, host.detect())
         module.add("step", Verbatim(STEP))
+        self.rounds = rounds
         self.library = jit.Library(jit.compile_object(module.text(), host.detect()))
         self.arena = Arena(64)
         address = self.library.address("step")
@@ -148,6 +149,22 @@ def test_workers_sleep_when_there_is_nothing_to_do_and_wake_again():
         used = time.process_time()
         time.sleep(0.05)
         assert time.process_time() - used < 0.04
+
+
+def test_workers_look_for_work_for_as_long_as_the_last_task_took_within_limits():
+    pool, long, short = threads.pool(), Counter(200_000), Counter(1)
+
+    def woken(counter):
+        """How many workers sleep 4 milliseconds after a run."""
+        assert counter.run_on(2) == counter.rounds
+        assert threads.SPIN <= pool._lingering <= threads.LINGER
+        time.sleep(4e-3)
+        before = pool.wakings
+        short.run(2)
+        return pool.wakings - before
+
+    assert 0 in {woken(long) for _ in range(20)}  # others may use the machine, so this holds for some
+    assert 1 in {woken(short) for _ in range(20)}
 
 
 def test_all_arguments_arrive_on_all_threads():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from chainrule.engines.native.watchdog import LAST_PATIENCE, Watchdog
+from chainrule.engines.native.watchdog import LAST_PATIENCE, RETURN_PATIENCE, Watchdog
 
 
 class Machine:
@@ -60,7 +60,7 @@ def test_a_machine_that_is_busy_from_the_start():
 
 def test_waits_that_are_long_for_a_good_reason_cost_next_to_nothing():
     here = machine(long_waits=1000.0)
-    assert here.work(60)[2] > 0.97
+    assert here.work(60)[2] > 0.998
 
 
 def test_a_short_disturbance_is_soon_forgotten():
@@ -70,6 +70,32 @@ def test_a_short_disturbance_is_soon_forgotten():
     here.work(0.2)
     here.disturbed = False
     here.work(2)
+    assert here.work(5) == {2: 1.0}
+
+
+def test_hiccups_change_nothing():
+    here = machine()
+    for _ in range(30):
+        assert here.work(1.9) == {2: 1.0}
+        here.disturbed = True
+        assert here.work(0.04) == {2: 1.0}
+        here.disturbed = False
+
+
+def test_what_was_tried_in_vain_is_tried_again_when_work_costs_more():
+    here = machine(long_waits=1000.0)
+    here.work(5)
+    here.disturbed = True
+    here.work(3)
+    assert here.work(10)[1] > 0.95
+
+
+def test_after_a_long_disturbance_all_threads_are_soon_back():
+    here = machine()
+    here.disturbed = True
+    here.work(60)
+    here.disturbed = False
+    here.work(RETURN_PATIENCE + 0.5)
     assert here.work(5) == {2: 1.0}
 
 

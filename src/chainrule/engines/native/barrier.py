@@ -11,6 +11,7 @@ job     BUSY        1 while a caller uses the pool
         DONE        workers that finished
         TASK        what to run: the function, the number of its arguments, the arguments
         THREADS     on how many threads
+        PATIENCE    pauses without work after which a worker parks
         STATES      one line for each worker: IDLE, PARKED, CLAIMED, GO
 """
 
@@ -22,7 +23,7 @@ LINE = 128  # bytes: two cache lines, since processors fetch them in pairs
 ARRIVED, GENERATION, LIMIT, WAITS = 0, LINE, 2 * LINE, 3 * LINE
 SYNC_BYTES = 4 * LINE
 
-BUSY, DONE, TASK, THREADS, STATES = 0, LINE, 2 * LINE, 2 * LINE + 8, 3 * LINE
+BUSY, DONE, TASK, THREADS, PATIENCE, STATES = 0, LINE, 2 * LINE, 2 * LINE + 8, 2 * LINE + 16, 3 * LINE
 MAX_THREADS = 256
 JOB_BYTES = STATES + MAX_THREADS * LINE
 
@@ -50,8 +51,8 @@ def emit(module: Module, host: Host) -> None:
 def runtime(host: Host) -> str:
     """The module that is there once in a process.
 
-    `void @serve(ptr %job, i64 %thread, i64 %pauses)`: what a worker is in. Runs what it is told to; after so many
-    pauses without work it parks, which means that it returns.
+    `void @serve(ptr %job, i64 %thread)`: what a worker is in. Runs what it is told to; after PATIENCE pauses without
+    work it parks, which means that it returns.
     `i64 @launch(ptr %job, ptr %sync, ptr %task, i64 %threads, i64 %limit, i64 %patience)`: run a task on threads
     0 (the caller) to threads − 1; the answer is the number of long waits. Where a worker sleeps, the caller offers its
     core `patience` times; if that does not help, everything is as before and the answer says so.
@@ -85,8 +86,8 @@ def _pause(module: Module, host: Host) -> str:
 def _numbers(text: str) -> str:
     """Put the constants of this module into a text, @NAME@, and the loop WAIT."""
     text = text.replace("WAIT\n", WAIT)
-    for name in ("ARRIVED", "GENERATION", "LIMIT", "WAITS", "BUSY", "DONE", "TASK", "THREADS", "STATES",
-                 "IDLE", "PARKED", "CLAIMED", "GO", "TAKEN", "ASLEEP", "LINE"):  # fmt: skip
+    for name in ("ARRIVED", "GENERATION", "LIMIT", "WAITS", "BUSY", "DONE", "TASK", "THREADS", "PATIENCE",
+                 "STATES", "IDLE", "PARKED", "CLAIMED", "GO", "TAKEN", "ASLEEP", "LINE"):  # fmt: skip
         text = text.replace(f"@{name}@", str(globals()[name]))
     return text
 
@@ -200,7 +201,7 @@ done:
 
 # Looking for work must not keep others from theirs, least of all a worker of the same task where cores are few.
 SERVE = """
-define void @serve(ptr %job, i64 %thread, i64 %pauses) nounwind {
+define void @serve(ptr %job, i64 %thread) nounwind {
 entry:
   %line = mul i64 %thread, @LINE@
   %offset = add i64 %line, @STATES@
@@ -208,6 +209,7 @@ entry:
   %done_at = getelementptr i8, ptr %job, i64 @DONE@
   %task_at = getelementptr i8, ptr %job, i64 @TASK@
   %threads_at = getelementptr i8, ptr %job, i64 @THREADS@
+  %patience_at = getelementptr i8, ptr %job, i64 @PATIENCE@
   %entered = cmpxchg ptr %state_at, i64 @PARKED@, i64 @IDLE@ seq_cst seq_cst
   %alone = extractvalue { i64, i1 } %entered, 1
   br i1 %alone, label %idle, label %out
@@ -221,6 +223,7 @@ spin:
 wait:
   PAUSE
   %i1 = add i64 %i, 1
+  %pauses = load atomic i64, ptr %patience_at monotonic, align 8
   %patient = icmp slt i64 %i1, %pauses
   br i1 %patient, label %again, label %park
 again:

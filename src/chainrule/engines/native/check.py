@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from chainrule.engines.native.plan import FIRST, NativePlan, PlannedKernel
 from chainrule.engines.native.storage import DENSE
 from chainrule.errors import CompileError
-from chainrule.passes.copies import ALONG_AN_AXIS, IN_ORDER, matrix
+from chainrule.passes.copies import in_order, is_start, matrix
 from chainrule.passes.in_place import may_fail
 from chainrule.passes.kernels import Kernel, Level
 from chainrule.passes.views import View, in_memory, is_lookup
+from chainrule.passes.winograd import winograd_convolution
 from chainrule.primitives import contract
 
 FOREVER = 1 << 60
@@ -93,8 +94,11 @@ def _operands(plan: NativePlan, planned: PlannedKernel) -> Iterator[str]:
             elif grouping.virtual(n):
                 fits = view.base not in members and view.dense
             elif kernel.kind == "single":
-                ordered = node.primitive.kind in IN_ORDER or node.primitive.name in ALONG_AN_AXIS
-                fits = view.contiguous if planned.loop is not None else not ordered or view.dense
+                start = is_start(grouping.nodes, node, node.inputs[k], view)
+                in_any = start or not in_order(node.primitive)
+                fits = view.contiguous if planned.loop is not None else in_any or view.dense
+            elif node.primitive is winograd_convolution:
+                fits = view.base not in members and view.dense
             elif view.base in members:
                 fits = _member_fits(plan, kernel, n, view)
             else:

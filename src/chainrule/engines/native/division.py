@@ -43,8 +43,15 @@ class Flat:
 
 
 @dataclass(frozen=True)
+class Parts:
+    """`count` units that mean something to one kernel alone."""
+
+    count: int
+
+
+@dataclass(frozen=True)
 class Together:
     """All threads go through it together, and share out what is inside."""
 
 
-Share = Division | Single | Flat | Together
+Share = Division | Single | Flat | Parts | Together

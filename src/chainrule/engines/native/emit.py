@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from chainrule import dtypes
 from chainrule.engines.native import barrier as barriers
-from chainrule.engines.native import memory, narrow
+from chainrule.engines.native import memory, narrow, winograd
 from chainrule.engines.native.columns import ColumnWriter
 from chainrule.engines.native.contraction import emit as emit_contraction
 from chainrule.engines.native.division import Batches, Columns, Flat, Rows, Share, Single, Together
@@ -69,11 +69,18 @@ def _kernel(plan: NativePlan, planned: PlannedKernel, module: Module) -> None:
         _columns(planned, evaluator)
     elif planned.form == "narrow":
         narrow.write(planned, evaluator)
+    elif planned.form == "winograd":
+        lo, hi = units(f, planned.share)
+        winograd.write(evaluator, planned.name, plan.host, NodesEpilogue(plan, planned), lo, hi)
     elif planned.form == "window":
         lo, hi = units(f, planned.share)
         WindowWriter(evaluator).write(lo, hi)
     elif planned.form == "single":
-        _alone(f, lambda: SingleWriter(evaluator).write())
+        writer = SingleWriter(evaluator)
+        if isinstance(planned.share, Single):
+            _alone(f, writer.write)
+        else:
+            writer.write(units(f, planned.share))
     else:
         _rows(planned, evaluator)
     f.ret()

@@ -3,7 +3,7 @@
 import logging
 import warnings
 
-from chainrule.engines.base import Executable
+from chainrule.engines.base import STANDARD, Executable
 from chainrule.engines.native import autotune, cache, tiles
 from chainrule.engines.native.check import verify_plan
 from chainrule.engines.native.emit import emit
@@ -28,19 +28,19 @@ class NativeEngine:
     name = "native"
     chunks = True
 
-    def __init__(self, threads: int | None = None, autotune: bool = False) -> None:
-        self.threads, self.autotune = threads, autotune
+    def __init__(self, threads: int | None = None, autotune: bool = False, precision: str = STANDARD) -> None:
+        self.threads, self.autotune, self.precision = threads, autotune, precision
 
-    def on(self, threads: int | None, autotune: bool = False) -> "NativeEngine":
-        """The same on so many threads (None: as many as pay); `autotune`: see autotune.py."""
-        return NativeEngine(None if threads is None else resolve(threads), autotune)
+    def on(self, threads: int | None, autotune: bool = False, precision: str = STANDARD) -> "NativeEngine":
+        """The same on so many threads (None: as many as pay); `autotune`: see autotune.py, `precision`: base.py."""
+        return NativeEngine(None if threads is None else resolve(threads), autotune, precision)
 
     def compile(self, program: Program, held: tuple[int, ...] = ()) -> Executable:
         """Machine code for the Program, from the disk where it is there.
 
         Nodes that there is no native code for are left to the reference engine.
         """
-        key = key_of(program, held, detect(), str(self.autotune))
+        key = key_of(program, held, detect(), str(self.autotune), self.precision)
         found = _remembered(key) if key is not None else None
         if found is not None:
             return NativeExecutable(program, *found, self.threads, lambda: self.plan(program, held))
@@ -57,7 +57,7 @@ class NativeEngine:
 
     def plan(self, program: Program, held: tuple[int, ...] = ()) -> NativePlan:
         """What is decided before code is written."""
-        low = lower(program)
+        low = lower(program, self.precision)
         stays = {low.inputs[k] for k in held} | {out.updates for out in low.outputs if out.updates is not None}
         choose = autotune.choose if self.autotune else tiles.choose
         return verify_plan(make_plan(low, tuple(i for i in low.inputs if i in stays), detect(), choose))

@@ -6,7 +6,6 @@ from chainrule.engines.native.microkernel import Tile, Touch
 from chainrule.engines.native.plan import NativePlan, PlannedKernel
 from chainrule.engines.native.values import Mask, Value
 from chainrule.passes.views import View
-from chainrule.primitives import contract
 
 
 class NodesEpilogue:
@@ -16,7 +15,8 @@ class NodesEpilogue:
         self.plan, self.planned = plan, planned
         self.grouping, self.kernel = plan.grouping, planned.kernel
         self.members = set(self.kernel.nodes)
-        self.product = next(n for n in self.kernel.nodes if self.grouping.nodes[n].primitive is contract.matmul)
+        given = (n for n in self.kernel.nodes if not (self.grouping.elementwise(n) or self.grouping.virtual(n)))
+        self.product = next(given)
         self.following = [n for n in self.kernel.nodes if self.grouping.elementwise(n)]
         self.alike = {x for x in [*self.kernel.inputs, *self.kernel.outputs] if self._alike(x)}
         read = [x for x in self.kernel.inputs if x in self.alike and plan.places[x].external is None]

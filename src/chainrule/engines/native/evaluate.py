@@ -162,7 +162,6 @@ class Evaluator:
             condition = m.value(f.op(f"and {condition.type} {condition.x}, {m.mask(self.mask)}"), dtypes.bool_)
         found = f.intrinsic(f"llvm.vector.reduce.or.v{self.lanes}i1", "i1", (condition.type, condition.x))
         with f.when(found):
-            record = "%arena"  # it begins with the record
             what: Index = 0
             if value is not None:
                 kept = m.where(condition, m.astype(value, dtypes.int64), 0)
@@ -170,9 +169,15 @@ class Evaluator:
                 high = f.intrinsic(f"llvm.vector.reduce.smax.v{self.lanes}i64", "i64", (kept.type, kept.x))
                 negative = f.compare("slt", low, 0)
                 what = f.op(f"select i1 {negative}, i64 {low}, i64 {high}")
-            f.store("i64", self.current, f.address(record, 2, "i64"), 8)
+            self.record(code, what)
+
+    def record(self, code: int, what: Index) -> None:
+        """Leave a record of an error of the current node. The first one counts, whichever thread it comes from."""
+        f, record = self.f, "%arena"  # it begins with the record
+        pair = f.op(f"cmpxchg ptr {record}, i64 0, i64 {code} monotonic monotonic, align 8")
+        with f.when(f.op(f"extractvalue {{ i64, i1 }} {pair}, 1")):
             f.store("i64", what, f.address(record, 1, "i64"), 8)
-            f.store("i64", code, record, 8)
+            f.store("i64", self.current, f.address(record, 2, "i64"), 8)
 
     # -- results
 

@@ -4,11 +4,12 @@ import ctypes
 import math
 import threading
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
 from chainrule import dtypes
-from chainrule.engines.base import Chunk
+from chainrule.engines.base import Chunk, Session
 from chainrule.engines.native.explain import explain
 from chainrule.engines.native.host import processor
 from chainrule.engines.native.jit import Library
@@ -23,6 +24,7 @@ from chainrule.program.program import Program
 
 STAGED = 1 << 16  # bytes: smaller arrays are copied to a fixed place, since asking for their address takes as long
 SHARED = 20.0  # microseconds of work in a step from which on more than one thread pays
+GIVEN_BACK = 16 << 20  # bytes: memory of that size goes back to the system when another session takes what it holds
 LOOKED_AT = 1 << 16  # numbers tested for infinity in one go, so that the answers stay in the cache
 
 
@@ -77,24 +79,26 @@ class NativeSession:
         self.held = [manifest.inputs[k] for k in manifest.held]
         self.updated = [slot for slot in manifest.outputs if slot.updates is not None]
         self.results = [np.empty(s.shape, s.dtype) for s in manifest.outputs if s.updates is None]
-        self.arena = Arena(manifest.arena_bytes)
         self.scratch = Arena(manifest.scratch_bytes * self.threads)
-        self.header = (ctypes.c_int64 * (FIRST // 8)).from_address(self.arena.address)
         self.table = np.zeros(max(len(self.passed), 1), np.int64)
         self.feed = np.zeros(1 + 2 * len(self.passed), np.int64)
         self.outs = np.zeros(max(len(self.results), 1), np.int64)
-        places = [self.arena.address, self._at(self.table), self.scratch.address]
+        places = [0, self._at(self.table), self.scratch.address]
         self.task = Task(executable.address, [*places, 1, self._at(self.feed), self._at(self.outs), pool().sync])
-        for n, slot in manifest.constants:
-            self._put(slot, executable.program.nodes[n].attributes["value"])
+        self._work_in(Arena(manifest.arena_bytes))
         self.staged = [self._staging(k, slot) for k, slot in enumerate(self.passed)]
         for k, array in enumerate(self.results):
             self.outs[k] = self._at(array)
         self.batches: dict[int, np.ndarray] = {}  # memory for the rows of a step, by passed input
-        self.state = self.arena.array[FIRST : manifest.state_bytes]
-        self.saved: np.ndarray | None = None
+        self.saved: list[np.ndarray] = []  # the memory of what a step updates, as it was
         self.large = [k for k, array in enumerate(self.results) if array.nbytes > STAGED]
         self.pool = pool()
+
+    def _work_in(self, arena: Arena) -> None:
+        self.arena, self.task[0] = arena, arena.address
+        self.header = (ctypes.c_int64 * (FIRST // 8)).from_address(arena.address)
+        for n, slot in self.manifest.constants:
+            self._put(slot, self.executable.program.nodes[n].attributes["value"])
 
     @staticmethod
     def _at(array: np.ndarray) -> int:
@@ -113,11 +117,13 @@ class NativeSession:
         """Parts of an array and the memory that each lies in, seen in the same shape."""
         if slot.place is None:
             return []
-        count = slot.storage.elements(slot.shape) * slot.dtype.itemsize
-        memory = self.arena.array[slot.place.offset : slot.place.offset + count].view(slot.dtype)
+        memory = self._memory(slot).view(slot.dtype)
         if not slot.storage.panel:
             return [((), memory.reshape(slot.shape))]
         return _panels(memory, slot.shape, slot.storage)
+
+    def _memory(self, slot: Slot) -> np.ndarray:
+        return self.arena.array[slice(*_extent(slot))]
 
     def _put(self, slot: Slot, array: np.ndarray) -> None:
         for part, memory in self._pieces(slot):
@@ -138,6 +144,41 @@ class NativeSession:
     def fetch(self) -> list[np.ndarray]:
         """The present values of the held inputs that the Program updates."""
         return [self._get(slot) for slot in self.updated]
+
+    def get(self, held: int) -> np.ndarray:
+        """The present value of a held input."""
+        return self._get(self.held[held])
+
+    # -- from one session to another
+
+    def copy(self, other: Session, theirs: int, mine: int) -> bool:
+        """Copy a held input of another session, as it lies there if it lies alike here."""
+        if not isinstance(other, NativeSession):
+            return False
+        source, target = other.held[theirs], self.held[mine]
+        if (source.shape, source.dtype, source.storage) == (target.shape, target.dtype, target.storage):
+            self._memory(target)[...] = other._memory(source)
+        else:
+            self._put(target, other._get(source))
+        return True
+
+    def take(self, other: Session) -> bool:
+        """Take over what another session holds: its memory as it is, where the held inputs lie in the same places."""
+        if not isinstance(other, NativeSession) or list(map(_kind, self.held)) != list(map(_kind, other.held)):
+            return False
+        arena, alike = other.arena, list(map(_lies, self.held)) == list(map(_lies, other.held))
+        saved, other.saved = other.saved, []
+        if alike and len(arena.array) >= self.manifest.arena_bytes:
+            other._work_in(Arena(other.manifest.arena_bytes))
+            self._work_in(arena)
+            self.saved = saved if list(map(_lies, self.updated)) == list(map(_lies, other.updated)) else []
+            return True
+        del saved
+        for k in range(len(self.held)):
+            self.copy(other, k, k)
+        if len(arena.array) >= GIVEN_BACK:
+            other._work_in(Arena(other.manifest.arena_bytes))
+        return True
 
     # -- running
 
@@ -203,15 +244,25 @@ class NativeSession:
         return last + (error is None), error
 
     def save(self) -> None:
-        """Remember the held inputs."""
-        if self.saved is None:
-            self.saved = np.empty_like(self.state)
-        np.copyto(self.saved, self.state)
+        """Remember the held inputs that steps change."""
+        present = [self._memory(slot) for slot in self.updated if slot.place is not None]
+        self.saved = self.saved or [np.empty_like(memory) for memory in present]
+        for saved, memory in zip(self.saved, present, strict=True):
+            np.copyto(saved, memory)
 
     def restore(self) -> None:
         """Go back to what `save` remembered."""
-        assert self.saved is not None
-        np.copyto(self.state, self.saved)
+        for saved, slot in zip(self.saved, [slot for slot in self.updated if slot.place is not None], strict=True):
+            np.copyto(self._memory(slot), saved)
+
+    @property
+    def remembers(self) -> bool:
+        """Whether there is something to restore."""
+        return bool(self.saved)
+
+    def forget(self) -> None:
+        """Let go of what `save` remembered."""
+        self.saved = []
 
     def finite(self, held: Sequence[int]) -> bool:
         """Whether these held inputs are finite."""
@@ -239,6 +290,21 @@ def _panels(memory: np.ndarray, shape: tuple[int, ...], storage: Storage) -> lis
         inside = panel[:, : span.stop - span.start]
         found.append(((span, slice(None)), inside.T) if storage.turned else ((slice(None), span), inside))
     return found
+
+
+def _extent(slot: Slot) -> tuple[int, int]:
+    """Where the memory of a value begins and ends in the arena."""
+    if slot.place is None:
+        return 0, 0
+    return slot.place.offset, slot.place.offset + slot.storage.elements(slot.shape) * slot.dtype.itemsize
+
+
+def _kind(slot: Slot) -> tuple[Any, ...]:
+    return slot.shape, slot.dtype
+
+
+def _lies(slot: Slot) -> tuple[Any, ...]:
+    return slot.shape, slot.dtype, slot.place, slot.storage
 
 
 def _finite(memory: np.ndarray) -> bool:

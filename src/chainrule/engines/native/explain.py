@@ -1,7 +1,7 @@
 """A plan in words: the five steps from a Program to kernels, as text."""
 
 from chainrule.dtypes import SHORT
-from chainrule.engines.native.division import Batches, Columns, Flat, Rows, Share, Together
+from chainrule.engines.native.division import Batches, Columns, Flat, Parts, Rows, Share, Together
 from chainrule.engines.native.plan import NativePlan, PlannedKernel
 from chainrule.engines.native.storage import DENSE
 from chainrule.passes.views import collapse, in_memory
@@ -84,6 +84,8 @@ def _share(share: Share) -> str:
         return f"{share.count} matrices"
     if isinstance(share, Flat):
         return _count(share.count, "vector")
+    if isinstance(share, Parts):
+        return _count(share.count, "unit")
     return "all threads together" if isinstance(share, Together) else "the first thread"
 
 

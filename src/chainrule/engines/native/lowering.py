@@ -4,33 +4,45 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from chainrule.control import LOOPS
+from chainrule.engines.base import FAST, STANDARD
 from chainrule.passes.common import common
 from chainrule.passes.convolutions import convolutions
 from chainrule.passes.copies import copies
 from chainrule.passes.dead import dead
+from chainrule.passes.disjoint import disjoint
 from chainrule.passes.empties import empties
 from chainrule.passes.fma import fuse_multiply_add
 from chainrule.passes.hoist import hoist
+from chainrule.passes.lookups import lookups
 from chainrule.passes.reductions import reductions
 from chainrule.passes.simplify import simplify
 from chainrule.passes.sink import sink
 from chainrule.passes.transposes import transposes
+from chainrule.passes.winograd import winograd
 from chainrule.program.program import Builder, Node, Program, rewrite, verify
 
+TILES = {STANDARD: (2,), FAST: (2, 4)}
+"""By precision: how many results there may be along a tile of a convolution."""
+
 LOWERING: tuple[Callable[[Program], Program], ...] = (
-    hoist, empties, dead, sink, common, convolutions, simplify, dead, transposes,
-    reductions, simplify, common, dead, fuse_multiply_add, dead, copies, dead,
+    hoist, lookups, empties, dead, sink, common, winograd, convolutions, simplify, dead, transposes,
+    disjoint, reductions, simplify, common, dead, fuse_multiply_add, dead, copies, dead,
 )  # fmt: skip
 
 
-def lower(program: Program) -> Program:
-    """The Program after all passes, and so are the bodies of its loops. Inputs keep their order, and so do outputs."""
+def lower(program: Program, precision: str = STANDARD) -> Program:
+    """The Program after all passes, and so are the bodies of its loops. Inputs keep their order, and so do outputs.
+
+    `precision`: see chainrule.engines.base.
+    """
     for rewrite_program in LOWERING:
-        program = verify(rewrite_program(program))
-    return rewrite(program, _lower_body)
+        made = winograd(program, TILES[precision]) if rewrite_program is winograd else rewrite_program(program)
+        program = verify(made)
 
+    def lower_body(builder: Builder, node: Node) -> int | None:
+        if node.primitive not in LOOPS:
+            return None
+        body = lower(node.attributes["body"], precision)
+        return builder.add(replace(node, attributes={**node.attributes, "body": body}))
 
-def _lower_body(builder: Builder, node: Node) -> int | None:
-    if node.primitive not in LOOPS:
-        return None
-    return builder.add(replace(node, attributes={**node.attributes, "body": lower(node.attributes["body"])}))
+    return rewrite(program, lower_body)

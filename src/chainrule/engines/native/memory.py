@@ -79,7 +79,8 @@ class Arena:
 
 
 def _huge(nbytes: int) -> np.ndarray:
-    memory = mmap.mmap(-1, nbytes)
+    # Private: memory that is shared is not given large pages, and the child of a fork would work in that of its parent.
+    memory = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     with suppress(AttributeError, OSError):  # the system has no such pages, or none to spare
         memory.madvise(mmap.MADV_HUGEPAGE)
     return np.frombuffer(memory, np.uint8)

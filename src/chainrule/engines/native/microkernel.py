@@ -82,6 +82,11 @@ class Shape:
 class Tile:
     """What an epilogue sees of the tile that is being written."""
 
+    batch: Index
+    row: Index
+    column: Index
+    element: Index
+
     def __init__(self, f: Function, m: Vectors, shape: Shape) -> None:
         self.f, self.m, self.shape = f, m, shape
         self.rows, self.vectors = shape.rows, shape.vectors

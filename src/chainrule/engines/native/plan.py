@@ -6,7 +6,7 @@ from functools import partial
 from mmap import PAGESIZE
 
 from chainrule.control import LOOPS
-from chainrule.engines.native import narrow, sorting, windows
+from chainrule.engines.native import narrow, sorting, windows, winograd
 from chainrule.engines.native.columns import group_of
 from chainrule.engines.native.division import Batches, Columns, Flat, Rows, Share, Single, Together
 from chainrule.engines.native.evaluate import Place, lanes_of
@@ -88,6 +88,8 @@ class NativePlan:
                 width = max(4, nodes[n].dtype.itemsize)
                 if nodes[n].primitive is contract.matmul:
                     products += nodes[n].size * nodes[nodes[n].inputs[0]].shape[-1] * width
+                elif nodes[n].primitive in winograd.PRODUCTS:
+                    products += winograd.multiplications(self.grouping, n) * width
                 elif not self.grouping.virtual(n):
                     elements += nodes[n].size * width
         loops = sum(k.loop.work * nodes[k.kernel.nodes[0]].attributes["length"] for k in self.kernels if k.loop)
@@ -129,13 +131,18 @@ def make_plan(
 def _planned(plan: NativePlan, kernel: Kernel, name: str) -> PlannedKernel:
     grouping = plan.grouping
     lanes = lanes_of(grouping, kernel, plan.host)
+    convolution = winograd.node_of(grouping, kernel)
+    if convolution is not None:
+        share: Share = winograd.share_of(grouping, convolution, plan.host)
+        scratch = winograd.scratch_bytes(grouping, convolution, plan.host)
+        return PlannedKernel(kernel, name, plan.host.lanes(4), "winograd", share, scratch_bytes=scratch)
     if kernel.kind == "contract":
         return _planned_contraction(plan, kernel, name)
     if kernel.kind == "columns":
         stack, _, columns = kernel.sizes
         vectors = -(-columns // lanes)
         group = group_of(columns, lanes)
-        share: Share = Columns(-(-vectors // group), group * lanes) if stack == 1 else Batches(stack)
+        share = Columns(-(-vectors // group), group * lanes) if stack == 1 else Batches(stack)
         return PlannedKernel(kernel, name, lanes, "columns", share)
     if kernel.kind == "single" and grouping.nodes[kernel.nodes[0]].primitive.kind == "window":
         return PlannedKernel(kernel, name, lanes, "window", windows.share_of(grouping, kernel, lanes))
@@ -143,7 +150,8 @@ def _planned(plan: NativePlan, kernel: Kernel, name: str) -> PlannedKernel:
         return _planned_loop(plan, kernel, name)
     if kernel.kind == "single":
         scratch = sorting.scratch_bytes(grouping, kernel)
-        return PlannedKernel(kernel, name, lanes, "single", division_of_single(grouping, kernel), scratch_bytes=scratch)
+        share = division_of_single(grouping, kernel, lanes)
+        return PlannedKernel(kernel, name, lanes, "single", share, scratch_bytes=scratch)
     if kernel.sizes == (1, 1):
         return PlannedKernel(kernel, name, 1, "rows", Single())
     if _flat(plan, kernel):
@@ -379,7 +387,7 @@ def _own(plan: NativePlan, planned: PlannedKernel, x: int, writes: bool) -> obje
         return "the first thread"
     if isinstance(share, Flat):
         return (share, planned.lanes, node.size) if writes or node.size > 1 else None
-    if planned.form in ("single", "window"):
+    if planned.form in ("single", "window", "winograd"):
         return None
     batch = kernel.sizes[0] if len(kernel.sizes) == 3 else 1
     cut = kernel.sizes[-1] if isinstance(share, Columns) else kernel.sizes[-2]  # equal shares may be of other extents

@@ -1,21 +1,80 @@
-"""Nodes that are a kernel of their own: pad, concat, take, scatter_add, running sums, extremes by position, sorting."""
+"""Nodes that are a kernel of their own: pad, concat, take, scatter_add, running sums, extremes by position, sorting.
+
+Threads share the result out, and never a sum. Of scatter_add each thread adds some columns of all rows, or where rows
+are short everything that belongs to some rows of the table: so everybody goes through the whole index, in order.
+"""
 
 from collections.abc import Callable, Sequence
+from math import prod
 
 from chainrule import dtypes
-from chainrule.engines.native.division import Share, Single
+from chainrule.engines.native.boxes import Box, Cut, move, vectors
+from chainrule.engines.native.division import Columns, Rows, Share, Single
 from chainrule.engines.native.evaluate import OUT_OF_RANGE, Evaluator, neutral
 from chainrule.engines.native.ir import SCALARS, Index
 from chainrule.engines.native.sorting import argsort
-from chainrule.engines.native.values import Value, Vectors
+from chainrule.engines.native.values import Mask, Value, Vectors
 from chainrule.passes.grouping import Grouping
 from chainrule.passes.kernels import Kernel
-from chainrule.passes.views import View, dense_strides
+from chainrule.passes.views import View
+from chainrule.program.program import Node
+
+LINE = 64  # elements of the last axis that are not cut apart
+MANY = 16  # units that are enough to be shared out
+FEW = 4  # vectors in a row of a table from which on its columns are shared out
+WORTH = 16384  # elements that are moved in the time that sharing out takes
+COST = {"argsort": 16, "cumsum": 4, "argmax": 2, "argmin": 2}  # compared to moving an element
 
 
-def division_of_single(grouping: Grouping, kernel: Kernel) -> Share:
-    """These run on one thread."""
-    return Single()
+def division_of_single(grouping: Grouping, kernel: Kernel, lanes: int) -> Share:
+    """The cut of a node of these kinds; small ones are for the first thread alone."""
+    node = grouping.nodes[kernel.nodes[0]]
+    units = _units(node, [grouping.nodes[x].shape for x in node.inputs], lanes)
+    read = () if node.primitive.name == "take" else node.inputs  # of a table only the rows that are asked for
+    work = max(grouping.nodes[x].size for x in (kernel.nodes[0], *read)) * COST.get(node.primitive.name, 1)
+    return units if units.count > 1 and work >= WORTH else Single()
+
+
+def _units(node: Node, shapes: Sequence[tuple[int, ...]], lanes: int) -> Rows | Columns:
+    """What threads share: of moved elements rows or stretches of the last axis, else lines along the axis of work."""
+    name = node.primitive.name
+    if name == "take":
+        return _cut(_rows(shapes))[1]
+    if name == "scatter_add":
+        rows, width = _rows((shapes[0], (shapes[0][0],)))
+        parts = -(-width // lanes)
+        return Columns(parts, lanes) if parts >= FEW else Rows(rows, 1, 0)
+    if name == "argsort":
+        before, _, after = along(shapes[0], node.attributes["axis"])
+        return Rows(before * after, 1, 0)
+    if name in COST:
+        before, _, after = along(shapes[0], _axis(node))
+        parts = -(-after // lanes)
+        return Rows(before, 1, 0) if before >= min(parts, MANY) else Columns(parts, lanes)
+    return _cut(node.shape)[1]
+
+
+def _cut(shape: Sequence[int]) -> tuple[int, Rows | Columns]:
+    """The axis of moved elements that is cut: the first one that gives many units, else that which gives most."""
+    counts = [*shape[:-1], -(-shape[-1] // LINE)] if shape else [1]
+    axis = next((a for a, n in enumerate(counts) if n >= MANY), counts.index(max(counts)))
+    return axis, Rows(counts[axis], 1, 0) if axis < len(shape) - 1 else Columns(counts[axis], LINE)
+
+
+def _rows(shapes: Sequence[tuple[int, ...]]) -> tuple[int, int]:
+    """How many rows of a table an index names, and how long one is."""
+    table, numbers = shapes[:2]
+    return prod(numbers), prod(table[1:])
+
+
+def _axis(node: Node) -> int:
+    axis: int = node.attributes["axes"][0] if "axes" in node.attributes else node.attributes["axis"]
+    return axis
+
+
+def along(shape: tuple[int, ...], axis: int) -> tuple[int, int, int]:
+    """A shape as (before, along, after) an axis."""
+    return prod(shape[:axis]), shape[axis], prod(shape[axis + 1 :])
 
 
 class SingleWriter:
@@ -26,190 +85,130 @@ class SingleWriter:
         self.n = evaluator.kernel.nodes[0]
         self.node = evaluator.nodes[self.n]
         self.views = [evaluator.grouping.views[x] for x in self.node.inputs]
-        self.one = Vectors(self.f, 1, evaluator.m.host, evaluator.m.fail)
+        self.one = Vectors(self.f, 1, evaluator.m.host)
+        self.units = _units(self.node, [view.shape for view in self.views], evaluator.m.lanes)
+        self.lo: Index = 0
+        self.hi: Index = self.units.count
 
-    def write(self) -> None:
-        """The whole node."""
+    def write(self, part: tuple[Index, Index] | None = None) -> None:
+        """The units [lo, hi) of the node, or all of it."""
+        self.whole = part is None
+        if part is not None:
+            self.lo, self.hi = part
         getattr(self, f"_{self.node.primitive.name}")()
 
-    # -- copies of boxes
+    # -- moving
 
-    def _nest(self, extents: Sequence[int], body: Callable[[list[Index]], None], done: tuple[Index, ...] = ()) -> None:
-        """Loops over all indices of a box."""
-        if len(done) == len(extents):
-            body(list(done))
-            return
-        if extents[len(done)] == 1:
-            self._nest(extents, body, (*done, 0))
-            return
-        with self.f.loop(0, extents[len(done)]) as loop:
-            self._nest(extents, body, (*done, loop.counter))
-
-    def _at(self, indices: Sequence[Index], strides: Sequence[int], offset: int) -> Index:
-        total: Index = offset
-        for i, stride in zip(indices, strides, strict=True):
-            total = self.f.add(total, self.f.mul(i, stride))
-        return total
-
-    def _copy(self, view: View, strides: tuple[int, ...], offset: int) -> None:
-        """The elements of an operand to places of the result."""
-        if 0 in view.shape:
-            return
-        m, f = self.e.m, self.f
-        inner = view.shape[-1] if view.shape else 1
-        source = self.e.nodes[view.base]
-        run = bool(view.shape) and view.strides[-1] in (0, 1) and strides[-1] == 1 and inner > 1
-        single = source.primitive.kind == "source" and view.base not in self.e.pointers
-
-        def element(vectors: Vectors, index: Index, same: bool, mask: int | None = None) -> Value:
-            if single:
-                return self._known(vectors, view, index)
-            pointer = self.e.pointers[view.base]
-            return (
-                vectors.load_splat(pointer, index, source.dtype)
-                if same
-                else vectors.load(pointer, index, source.dtype, mask)
-            )
-
-        def row(indices: list[Index]) -> None:
-            start, end = self._at(indices, view.strides[:-1], view.offset), self._at(indices, strides[:-1], offset)
-            same, lanes = view.strides[-1] == 0, m.lanes
-            whole = inner // lanes * lanes
-            if whole:
-                with f.loop(0, whole, lanes) as loop:
-                    value = element(m, start if same else f.add(start, loop.counter), same)
-                    m.store(value, self.e.pointers[self.n], f.add(end, loop.counter))
-            if inner % lanes:
-                mask = inner % lanes
-                value = element(m, start if same else f.add(start, whole), same, mask)
-                m.store(value, self.e.pointers[self.n], f.add(end, whole), mask)
-
-        def single_element(indices: list[Index]) -> None:
-            value = element(self.one, self._at(indices, view.strides, view.offset), False)
-            self.one.store(value, self.e.pointers[self.n], self._at(indices, strides, offset))
-
-        if run and not single:
-            self._nest(view.shape[:-1], row)
-        else:
-            self._nest(view.shape, single_element)
-
-    def _known(self, m: Vectors, view: View, index: Index) -> Value:
-        """A constant number, or a position."""
-        node = self.e.nodes[view.base]
-        if node.primitive.name == "iota":
-            return m.astype(m.splat_of(index, dtypes.int64), node.dtype)
-        return m.constant(node.attributes["value"].reshape(())[()], node.dtype)
+    def _part(self, shape: Sequence[int], axis: int) -> Cut | None:
+        """What this thread makes of a result; None for all of it."""
+        if self.whole:
+            return None
+        if isinstance(self.units, Rows):
+            return Cut(axis, self.lo, self.hi)
+        lo, hi = (self.f.mul(end, self.units.width) for end in (self.lo, self.hi))
+        return Cut(axis, lo, self.f.min(hi, shape[axis]))
 
     def _pad(self) -> None:
-        a, strides = self.node.attributes, dense_strides(self.node.shape)
-        self._fill_zero()
-        offset = sum(low * s for low, s in zip(a["low"], strides, strict=True))
-        self._copy(self.views[0], tuple(s * (i + 1) for s, i in zip(strides, a["interior"], strict=True)), offset)
+        a, shape = self.node.attributes, self.node.shape
+        box = Box(self.e, self.n, shape, self._part(shape, _cut(shape)[0]))
+        box.zeros()
+        box.put(self.views[0], a["low"], [i + 1 for i in a["interior"]])
 
-    def _fill_zero(self) -> None:
-        bytes_ = self.node.size * self.node.dtype.itemsize
-        self.f.effect(
-            "llvm.memset.p0.i64", ("ptr", self.e.pointers[self.n]), ("i8", 0), ("i64", bytes_), ("i1", "false")
-        )
-
-    def _concat(self) -> None:
-        strides, axis = dense_strides(self.node.shape), self.node.attributes["axis"]
-        offset = 0
+    def _concat(self, positive: bool = False) -> None:
+        axis, shape = self.node.attributes["axis"], self.node.shape
+        box = Box(self.e, self.n, shape, self._part(shape, _cut(shape)[0]), positive)
+        at = 0
         for view in self.views:
-            self._copy(view, strides, offset)
-            offset += view.shape[axis] * strides[axis]
+            box.put(view, [at if a == axis else 0 for a in range(len(shape))], [1] * len(shape))
+            at += view.shape[axis]
+
+    def _join(self) -> None:
+        self._concat(positive=dtypes.is_float(self.node.dtype))
 
     # -- looking up
 
     def _number(self, view: View, i: Index, size: int) -> Index:
         """An index as i64; one that is outside is an error, and becomes 0."""
-        m = self.one
-        number = m.astype(m.load(self.e.pointers[view.base], i, self.e.nodes[view.base].dtype), dtypes.int64)
-        bad = (number < 0) | (number >= size)
-        self.e.mask, self.e.current = None, self.n
-        self._fail(bad, number)
-        return m.lane(m.where(bad, 0, number), 0)
-
-    def _fail(self, bad: Value, number: Value) -> None:
-        lanes, self.e.lanes, many = self.e.lanes, 1, self.e.m
-        self.e.m = self.one
-        self.e._fail(bad, OUT_OF_RANGE, number)
-        self.e.lanes, self.e.m = lanes, many
-
-    def _copy_bytes(self, to: str, source: str, count: int) -> None:
-        self.f.effect("llvm.memcpy.p0.p0.i64", ("ptr", to), ("ptr", source), ("i64", count), ("i1", "false"))
+        f, one = self.f, self.one
+        given = one.load(self.e.pointers[view.base], i, self.e.nodes[view.base].dtype)
+        number = one.lane(one.astype(given, dtypes.int64), 0)
+        outside = f.compare("uge", number, size)
+        with f.when(outside):
+            self.e.current = self.n
+            self.e.record(OUT_OF_RANGE, number)
+        return f.op(f"select i1 {outside}, i64 0, i64 {number}")
 
     def _take(self) -> None:
-        table, index = self.views
-        row = self.node.size // max(1, _size(index.shape))
-        size, kind = self.node.dtype.itemsize, SCALARS[self.node.dtype]
-        with self.f.loop(0, _size(index.shape)) as loop:
-            number = self._number(index, loop.counter, table.shape[0])
-            source = self.f.address(self.e.pointers[table.base], self.f.mul(number, row), kind)
-            to = self.f.address(self.e.pointers[self.n], self.f.mul(loop.counter, row), kind)
-            self._copy_bytes(to, source, row * size)
+        table, numbers = self.views
+        count, width = _rows((table.shape, numbers.shape))
+        cut = self._part((count, width), _cut((count, width))[0]) or Cut(0, 0, count)
+        f, kind, bytes_ = self.f, SCALARS[self.node.dtype], self.node.dtype.itemsize
+        lo, hi = (cut.lo, cut.hi) if cut.axis == 0 else (0, count)
+        first, length = (0, width) if cut.axis == 0 else (cut.lo, f.sub(cut.hi, cut.lo))
+        with f.loop(lo, hi) as loop:
+            number = self._number(numbers, loop.counter, table.shape[0])
+            ends = [f.add(f.mul(row, width), first) for row in (loop.counter, number)]
+            pointers = (self.e.pointers[x] for x in (self.n, table.base))
+            to, source = (f.address(pointer, at, kind) for pointer, at in zip(pointers, ends, strict=True))
+            move(f, to, source, f.mul(length, bytes_), self.e.m.host.vector_bytes)
 
     def _scatter_add(self) -> None:
-        x, index, updates = self.views
-        self._copy_bytes(self.e.pointers[self.n], self.e.pointers[x.base], self.node.size * self.node.dtype.itemsize)
-        count = _size(index.shape)
-        row = _size(x.shape[1:])
-        if not count or not row:
-            return
-        with self.f.loop(0, count) as loop:
-            start = self.f.mul(self._number(index, loop.counter, x.shape[0]), row)
-            self._add_row(start, updates, self.f.mul(loop.counter, row), row)
+        x, numbers, updates = self.views
+        count, width = _rows((x.shape, numbers.shape))
+        rows = x.shape[0]
+        cut = self._part((rows, width), int(isinstance(self.units, Columns))) or Cut(0, 0, rows)
+        flat = View(x.base, (rows, width), (width, 1) if x.base in self.e.pointers else (0, 0))
+        Box(self.e, self.n, (rows, width), None if self.whole else cut).put(flat, (0, 0), (1, 1))
+        first, last = (0, width) if cut.axis == 0 else (cut.lo, cut.hi)
+        f, kind = self.f, SCALARS[self.node.dtype]
+        with f.loop(0, count) as loop:
+            number = self._number(numbers, loop.counter, rows)
+            to = f.address(self.e.pointers[self.n], f.mul(number, width), kind)
+            given = f.address(self.e.pointers[updates.base], f.mul(loop.counter, width), kind)
+            if self.whole or cut.axis == 1:
+                self._add_row(to, given, first, last)
+            else:
+                with f.when(f.compare("ult", f.sub(number, cut.lo), f.sub(cut.hi, cut.lo))):
+                    self._add_row(to, given, first, last)
 
-    def _add_row(self, start: Index, updates: View, first: Index, row: int) -> None:
-        m, f, dtype = self.e.m, self.f, self.node.dtype
+    def _add_row(self, to: str, given: str, first: Index, last: Index) -> None:
+        m, dtype = self.e.m, self.node.dtype
 
-        def part(at: Index, mask: int | None) -> None:
-            old = m.load(self.e.pointers[self.n], f.add(start, at), dtype, mask)
-            new = old + m.load(self.e.pointers[updates.base], f.add(first, at), dtype, mask)
-            m.store(new, self.e.pointers[self.n], f.add(start, at), mask)
+        def part(at: Index, mask: Mask) -> None:
+            m.store(m.load(to, at, dtype, mask) + m.load(given, at, dtype, mask), to, at, mask)
 
-        whole = row // m.lanes * m.lanes
-        if whole:
-            with f.loop(0, whole, m.lanes) as loop:
-                part(loop.counter, None)
-        if row % m.lanes:
-            part(whole, row % m.lanes)
+        vectors(m, first, last, part)
 
     # -- along an axis
 
-    def _axis(self, axis: int) -> tuple[int, int, int]:
-        """The shape as (before, along, after)."""
-        shape = self.views[0].shape
-        return _size(shape[:axis]), shape[axis], _size(shape[axis + 1 :])
-
-    def _lines(self, before: int, after: int, body: Callable[[Vectors, Index, Index, int | None], None]) -> None:
+    def _lines(self, body: Callable[[Vectors, Index, Index, Mask], None]) -> None:
         """body(m, before, after, mask) for each line along the axis, as many neighbouring lines as there are lanes."""
+        f = self.f
+        before, _, after = along(self.views[0].shape, _axis(self.node))
         m = self.e.m if after > 1 else self.one
-        with self.f.loop(0, before) as outer:
-            whole = after // m.lanes * m.lanes
-            if whole:
-                with self.f.loop(0, whole, m.lanes) as inner:
-                    body(m, outer.counter, inner.counter, None)
-            if after % m.lanes:
-                body(m, outer.counter, whole, after % m.lanes)
+        by_rows = isinstance(self.units, Rows)
+        cut = Cut(0, self.lo, self.hi) if by_rows else self._part((before, after), 1) or Cut(1, 0, after)
+        with f.loop(*((cut.lo, cut.hi) if by_rows else (0, before))) as outer:
+            first, last = (0, after) if by_rows else (cut.lo, cut.hi)
+            vectors(m, first, last, lambda inner, mask: body(m, outer.counter, inner, mask))
 
     def _cumsum(self) -> None:
-        before, along, after = self._axis(self.node.attributes["axis"])
+        _, length, after = along(self.views[0].shape, _axis(self.node))
         reverse = self.node.attributes["reverse"]
         dtype, f = self.node.dtype, self.f
 
-        def line(m: Vectors, outer: Index, inner: Index, mask: int | None) -> None:
-            start = f.add(f.mul(outer, along * after), inner)
+        def line(m: Vectors, outer: Index, inner: Index, mask: Mask) -> None:
+            start = f.add(f.mul(outer, length * after), inner)
             zero = m.constant(neutral("sum", dtype), dtype)
-            with f.loop(0, along, 1, [(zero.type, zero.x)]) as loop:
-                k = f.sub(along - 1, loop.counter) if reverse else loop.counter
+            with f.loop(0, length, 1, [(zero.type, zero.x)]) as loop:
+                k = f.sub(length - 1, loop.counter) if reverse else loop.counter
                 at = f.add(start, f.mul(k, after))
                 total = Value(m, loop.carried[0], dtype) + m.load(self.e.pointers[self.views[0].base], at, dtype, mask)
                 stored = m.rounded(total, dtype) if dtype in dtypes.HALVES else total
                 m.store(stored, self.e.pointers[self.n], at, mask)
                 loop.next = [total.x]
 
-        self._lines(before, after, line)
+        self._lines(line)
 
     def _argmax(self) -> None:
         self._extreme(lambda new, best: new > best)
@@ -219,21 +218,21 @@ class SingleWriter:
 
     def _extreme(self, beats: Callable[[Value, Value], Value]) -> None:
         """The first place of the extreme along the axis; NaN counts as the extreme."""
-        before, along, after = self._axis(self.node.attributes["axes"][0])
+        _, length, after = along(self.views[0].shape, _axis(self.node))
         x, f = self.views[0], self.f
         dtype = self.e.nodes[x.base].dtype
         held = dtypes.float32 if dtype in dtypes.HALVES else dtypes.uint8 if dtype == dtypes.bool_ else dtype
 
-        def line(m: Vectors, outer: Index, inner: Index, mask: int | None) -> None:
-            start = f.add(f.mul(outer, along * after), inner)
+        def line(m: Vectors, outer: Index, inner: Index, mask: Mask) -> None:
+            start = f.add(f.mul(outer, length * after), inner)
 
             def element(k: Index) -> Value:
                 value = m.load(self.e.pointers[x.base], f.add(start, f.mul(k, after)), dtype, mask)
                 return m.astype(value, held) if dtype == dtypes.bool_ else Value(m, value.x, held)
 
             best, place = element(0), m.constant(0, dtypes.int64)
-            if along > 1:
-                with f.loop(1, along, 1, [(best.type, best.x), (place.type, place.x)]) as loop:
+            if length > 1:
+                with f.loop(1, length, 1, [(best.type, best.x), (place.type, place.x)]) as loop:
                     best, place = Value(m, loop.carried[0], held), Value(m, loop.carried[1], dtypes.int64)
                     new = element(loop.counter)
                     better = beats(new, best)
@@ -245,15 +244,8 @@ class SingleWriter:
                 best, place = Value(m, loop.out[0], held), Value(m, loop.out[1], dtypes.int64)
             m.store(place, self.e.pointers[self.n], f.add(f.mul(outer, after), inner), mask)
 
-        self._lines(before, after, line)
+        self._lines(line)
 
     def _argsort(self) -> None:
-        before, along, after = self._axis(self.node.attributes["axis"])
-        argsort(self.e, self.views[0], before, along, after, self.node.attributes["descending"])
-
-
-def _size(shape: Sequence[int]) -> int:
-    result = 1
-    for n in shape:
-        result *= n
-    return result
+        _, length, after = along(self.views[0].shape, _axis(self.node))
+        argsort(self.e, self.views[0], (self.lo, self.hi), length, after, self.node.attributes["descending"])

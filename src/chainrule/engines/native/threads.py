@@ -1,9 +1,10 @@
 """The threads that compiled code runs on: one pool for the process, made of Python threads that are in native code.
 
 A call from ctypes lets other Python threads run, so Python's own threads are all that is needed. Between tasks a worker
-looks for the next one natively for about a millisecond, then goes to sleep in Python, from where it takes some tenths
-of a millisecond to wake. Who finds the pool in use, or its workers asleep for too long, runs alone: results do not
-depend on the number of threads.
+looks for the next one natively, then goes to sleep in Python, from where it takes some tenths of a millisecond to wake.
+It looks for about as long as the last task took, so that waiting costs no more than work did: for a millisecond at
+least, and not for long, so that a process that does something else has its cores. Who finds the pool in use, or its
+workers asleep for too long, runs alone: results do not depend on the number of threads.
 """
 
 import ctypes
@@ -22,7 +23,8 @@ from chainrule.engines.native.watchdog import Watchdog
 from chainrule.errors import ConfigError
 
 AT_MOST = 8  # threads by default: more seldom pay for networks of the size that a CPU trains
-SPIN = 1e-3  # seconds that a worker looks for work before it sleeps
+SPIN = 1e-3  # seconds that a worker looks for work before it sleeps, at least
+LINGER = 10e-3  # and at most, after a task that took as long
 LIMIT = 20e-6  # seconds that a thread waits at a barrier before it offers its core to others
 OVERSUBSCRIBED = 4  # pauses that it waits where there are more threads than cores
 PATIENCE = 32  # offers of the core between two looks at the clock, while workers wake
@@ -86,7 +88,7 @@ class Pool:
     def __init__(self) -> None:
         machine = host.detect()
         library = _runtime(machine)
-        self._serve = library.function("serve", 3)
+        self._serve = library.function("serve", 2)
         self._launch = library.function("launch", 6, ctypes.c_int64)
         self._alone = library.function("alone", 1)
         self._memory = Arena(barrier.JOB_BYTES + barrier.SYNC_BYTES, alignment=barrier.LINE)
@@ -95,7 +97,9 @@ class Pool:
         self.sync = self._job + barrier.JOB_BYTES
         self._cores = machine.cores
         pause = _seconds_of_a_pause(library)
-        self._pauses, self._limit = int(SPIN / pause), int(LIMIT / pause)
+        self._pause, self._limit = pause, int(LIMIT / pause)
+        self._patience = ctypes.c_int64.from_address(self._job + barrier.PATIENCE)
+        self.wakings = 0  # how often sleeping workers were woken
         self._states = self._memory.array[barrier.STATES : barrier.JOB_BYTES].view(np.int64)[:: barrier.LINE // 8]
         self._reset()
 
@@ -103,8 +107,14 @@ class Pool:
         """Begin without workers; also in the child of a fork, which has its parent's memory but not its threads."""
         self._memory.array[:] = 0
         self._states[:] = barrier.PARKED
+        self._linger(SPIN)
         self._wakers: list[Any] = []  # a lock for each worker, who sleeps by acquiring it
         self._growing = threading.Lock()
+
+    def _linger(self, seconds: float) -> None:
+        """Let workers look for work for so long before they sleep."""
+        self._lingering = min(max(seconds, SPIN), LINGER)
+        self._patience.value = int(self._lingering / self._pause)
 
     @property
     def workers(self) -> int:
@@ -133,7 +143,10 @@ class Pool:
             if waits == barrier.ASLEEP:
                 waits, begun = self._rouse(task, allowed, limit)
             if waits >= 0:
-                task.watchdog.record(allowed, time.perf_counter() - begun, waits, work)
+                seconds = time.perf_counter() - begun
+                if seconds > SPIN or self._lingering > SPIN:
+                    self._linger(seconds if allowed <= self._cores else SPIN)
+                task.watchdog.record(allowed, seconds, waits, work)
                 return allowed
             begun = time.perf_counter()
         self._alone(task.address)
@@ -150,6 +163,7 @@ class Pool:
             if self._states[k] == barrier.PARKED and waker.locked():
                 with suppress(RuntimeError):  # another caller was faster
                     waker.release()
+                    self.wakings += 1
         deadline = begun + ROUSE
         while True:
             waits = self._launch(self._job, self.sync, task.address, threads, limit, PATIENCE)
@@ -178,9 +192,9 @@ class Pool:
         return True
 
     def _work(self, number: int, waker: Any) -> None:
-        serve, job, pauses = self._serve, self._job, self._pauses
+        serve, job = self._serve, self._job
         while True:
-            serve(job, number, pauses)
+            serve(job, number)
             waker.acquire()
 
 
