@@ -61,6 +61,9 @@ WEIGHT = RNG.uniform(0.5, 2, 5)
 PICTURE = RNG.normal(size=(4, 5, 3, 2))
 PIXELS = RNG.integers(0, 5, (4, 3, 2))
 P = RNG.uniform(0.05, 0.95, (19, 5))
+CORNERS = RNG.uniform(0, 1, (2, 19, 2))
+BOXES = np.concatenate([CORNERS[0], CORNERS[0] + 0.1 + CORNERS[1]], 1)
+STEPS = np.log(RNG.dirichlet(np.ones(5), (9, 3)))
 LOSSES = {
     "cross_entropy": (losses.cross_entropy, (LOGITS, CLASSES), {}),
     "cross_entropy weighted": (losses.cross_entropy, (LOGITS, CLASSES), {"weight": WEIGHT}),
@@ -91,6 +94,11 @@ LOSSES = {
     "multi_margin squared": (losses.multi_margin, (LOGITS, CLASSES), {"p": 2, "margin": 0.5}),
     "cosine_embedding": (losses.cosine_embedding, (LOGITS, SAME, SIGNS[:, 0]), {"margin": 0.1}),
     "triplet_margin": (losses.triplet_margin, (LOGITS, SAME, P), {"swap": True}),
+    "iou": (losses.iou, (BOXES, BOXES[::-1].copy()), {}),
+    "giou": (losses.giou, (BOXES, BOXES[::-1].copy()), {}),
+    "focal": (losses.focal, (LOGITS, CLASSES), {"weight": WEIGHT}),
+    "sigmoid_focal": (losses.sigmoid_focal, (LOGITS, (P > 0.5) * 1.0), {}),
+    "ctc": (losses.ctc, (STEPS, RNG.integers(1, 5, (3, 4)), np.array([9, 7, 8]), np.array([4, 2, 0])), {}),
     "triplet_margin p": (losses.triplet_margin, (LOGITS, SAME, P), {"p": 3.0}),
 }
 

@@ -134,7 +134,9 @@ def test_pooling_has_the_same_bits_on_any_number_of_threads():
     same_bits(compiled, x)
 
 
-@pytest.mark.parametrize(("space", "window"), [((6,), (3,)), ((4, 6), (2, 3)), ((2, 4, 3), (2, 2, 1)), ((5, 6), (2, 3))])
+@pytest.mark.parametrize(
+    ("space", "window"), [((6,), (3,)), ((4, 6), (2, 3)), ((2, 4, 3), (2, 2, 1)), ((5, 6), (2, 3))]
+)
 @pytest.mark.parametrize("channels", [1, 16, 35])
 def test_windows_side_by_side_give_back(space, window, channels):
     attributes = {"window": window, "strides": window, "steps": (1,) * len(space)}
