@@ -147,8 +147,8 @@ def test_pictures_are_small_and_used(path):
     assert any(path.name in document.read_text(encoding="utf-8") for document in DOCUMENTS)
 
 
-PATH = re.compile(r"`((?:src|tests|examples|docs|core|primitives|functions|program|passes|engines|nn|optim|data|train|"
-                  r"cli|losses|random)/[\w./-]*\w\.(?:py|md|png|svg))`")  # fmt: skip
+PATH = re.compile(r"`((?:src|tests|examples|docs|core|primitives|functions|program|control|passes|engines|nn|optim|data|"
+                  r"generation|detection|train|cli|losses|random)/[\w./-]*\w\.(?:py|md|png|svg))`")  # fmt: skip
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
@@ -156,6 +156,21 @@ def test_files_that_are_named_exist(path):
     named = PATH.findall(path.read_text(encoding="utf-8"))
     missing = [name for name in named if not (ROOT / name).exists() and not (ROOT / "src/chainrule" / name).exists()]
     assert missing == []
+
+
+def test_the_layout_has_every_package_and_every_file_of_passes_and_the_native_engine():
+    layout = (ROOT / "docs" / "layout.md").read_text(encoding="utf-8")
+    source = ROOT / "src" / "chainrule"
+    files = [path for folder in ("", "passes", "engines/native") for path in (source / folder).glob("*.py")]
+    names = [path.name for path in files if path.name != "__init__.py"]
+    names += [f"{path.parent.name}/" for path in source.glob("*/__init__.py")]
+    assert [name for name in names if f"`{name}`" not in layout] == []
+
+
+def test_every_design_note_is_listed():
+    listed = (ROOT / "docs" / "design" / "README.md").read_text(encoding="utf-8")
+    notes = [path.name for path in (ROOT / "docs" / "design").glob("*.md") if path.name != "README.md"]
+    assert [name for name in notes if f"({name})" not in listed] == []
 
 
 def test_the_exception_tree_in_the_docs_is_that_of_the_module():

@@ -24,6 +24,7 @@ from chainrule.core.autodiff import as_tensor, stop_gradient
 from chainrule.core.primitive import Shape
 from chainrule.core.tensor import Tensor
 from chainrule.errors import ConfigError, ShapeError
+from chainrule.functions.custom import custom_vjp
 from chainrule.functions.lifting import real
 from chainrule.functions.precision import rounded_once
 from chainrule.primitives import elementwise as e
@@ -43,15 +44,35 @@ def _mean(x: Tensor, axes: tuple[int, ...]) -> Tensor:
     return sum(x, axes=axes) / int(np.prod([x.shape[a] for a in axes], dtype=np.int64))
 
 
-def _moments(x: Tensor, axes: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+def _moments(x: Tensor, mean: Tensor, axes: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     """x minus its mean, and its variance; the axes are kept with extent 1."""
-    centred = x - _mean(x, axes)
+    centred = x - mean
     return centred, _mean(centred * centred, axes)
 
 
-def _scaled(centred: Tensor, variance: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
-    """centred / √(variance + eps) · weight + bias, all broadcasting."""
-    y = centred * (1 / e.sqrt(variance + eps))
+def _standardised(x: Tensor, axes: tuple[int, ...], eps: float) -> tuple[Tensor, Tensor, Tensor]:
+    """(x − mean) / √(variance + eps), with the derivative that needs two sums and one pass over x; mean and variance.
+
+    With s = 1 / √(variance + eps): dx = s · (dy − mean(dy) − y · mean(dy · y)). Source: Ioffe and Szegedy (2015),
+    section 3, put together.
+    """
+
+    def rule(dy: Tensor, y: Tensor, x: Tensor) -> tuple[Tensor]:
+        scale = 1 / e.sqrt(_moments(x, _mean(x, axes), axes)[1] + eps)
+        return (scale * (dy - _mean(dy, axes) - y * _mean(dy * y, axes)),)
+
+    still = stop_gradient(x)
+    mean = _mean(still, axes)
+    centred, variance = _moments(still, mean, axes)
+    return custom_vjp(lambda x: _divided(centred, variance, eps), rule)(x), mean, variance
+
+
+def _divided(centred: Tensor, variance: Tensor, eps: float) -> Tensor:
+    return centred * (1 / e.sqrt(variance + eps))
+
+
+def _affinely(y: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+    """y · weight + bias, all broadcasting."""
     y = y if weight is None else y * weight
     return y if bias is None else y + bias
 
@@ -102,10 +123,9 @@ def layer_norm(
     """
     x = real("layer_norm", x)
     shape, axes = _last_axes("layer_norm", x, normalized_shape)
-    centred, variance = _moments(x, axes)
     weight = _affine("layer_norm", weight, shape, shape, "weight")
     bias = _affine("layer_norm", bias, shape, shape, "bias")
-    return _scaled(centred, variance, weight, bias, eps)
+    return _affinely(_standardised(x, axes, eps)[0], weight, bias)
 
 
 @rounded_once
@@ -125,7 +145,8 @@ def rms_norm(
     x = real("rms_norm", x)
     shape, axes = _last_axes("rms_norm", x, normalized_shape)
     weight = _affine("rms_norm", weight, shape, shape, "weight")
-    return _scaled(x, _mean(x * x, axes), weight, None, float(np.finfo(x.dtype).eps) if eps is None else eps)
+    eps = float(np.finfo(x.dtype).eps) if eps is None else eps
+    return _affinely(_divided(x, _mean(x * x, axes), eps), weight, None)
 
 
 @rounded_once
@@ -148,12 +169,10 @@ def group_norm(
             f"group_norm: {channels} channels cannot be divided into num_groups={num_groups} equal groups."
         )
     group = int(np.prod(x.shape[1:], dtype=np.int64)) // num_groups
-    centred, variance = _moments(reshape(x, shape=(x.shape[0], num_groups, group)), (2,))
-    y = reshape(centred * (1 / e.sqrt(variance + eps)), shape=x.shape)
+    y = reshape(_standardised(reshape(x, shape=(x.shape[0], num_groups, group)), (2,), eps)[0], shape=x.shape)
     weight = _affine("group_norm", weight, (channels,), shape, "weight")
     bias = _affine("group_norm", bias, (channels,), shape, "bias")
-    y = y if weight is None else y * weight
-    return y if bias is None else y + bias
+    return _affinely(y, weight, bias)
 
 
 @rounded_once
@@ -173,10 +192,9 @@ def instance_norm(x: Tensor, weight: Tensor | None = None, bias: Tensor | None =
     axes = tuple(range(2, x.ndim))
     if int(np.prod(x.shape[2:], dtype=np.int64)) < 2:
         raise ShapeError(f"instance_norm: shape {x.shape} leaves fewer than two numbers for each row and channel.")
-    centred, variance = _moments(x, axes)
     weight = _affine("instance_norm", weight, (channels,), shape, "weight")
     bias = _affine("instance_norm", bias, (channels,), shape, "bias")
-    return _scaled(centred, variance, weight, bias, eps)
+    return _affinely(_standardised(x, axes, eps)[0], weight, bias)
 
 
 @rounded_once
@@ -244,15 +262,14 @@ def batch_norm(
         if old_mean is None or old_var is None:
             raise ConfigError("batch_norm: training=False normalises by running_mean and running_var; give both.")
         mean, variance = (reshape(cast_to(t, x.dtype), shape=shape) for t in (old_mean, old_var))
-        return BatchNormalised(cast_to(_scaled(x - mean, variance, weight, bias, eps), dtype), old_mean, old_var)
+        y = _affinely(_divided(x - mean, variance, eps), weight, bias)
+        return BatchNormalised(cast_to(y, dtype), old_mean, old_var)
     n = x.size // max(channels, 1)
     if n < 2:
         raise ShapeError(f"batch_norm: in training each channel needs more than one number; the input is {x.shape}.")
     axes = (0, *range(2, x.ndim))
-    mean = _mean(x, axes)
-    centred = x - mean
-    variance = _mean(centred * centred, axes)
-    y = cast_to(_scaled(centred, variance, weight, bias, eps), dtype)
+    y, mean, variance = _standardised(x, axes, eps)
+    y = cast_to(_affinely(y, weight, bias), dtype)
     if old_mean is None or old_var is None:
         return BatchNormalised(y, None, None)
     rate = _rate(momentum, num_batches_tracked)

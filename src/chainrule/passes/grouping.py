@@ -163,7 +163,7 @@ class Grouping:
         home = self.home.get(x)
         if home is not None and home is not kernel:
             return home.place < kernel.place
-        if home is None and self.position(x) >= kernel.place:
+        if home is None and self.position(x) > kernel.place:
             return False
         of_x = self.level(kernel, x)
         if not (
