@@ -147,8 +147,8 @@ def test_pictures_are_small_and_used(path):
     assert any(path.name in document.read_text(encoding="utf-8") for document in DOCUMENTS)
 
 
-PATH = re.compile(r"`((?:src|tests|examples|docs|core|primitives|functions|program|control|passes|engines|nn|optim|data|"
-                  r"generation|detection|train|cli|losses|random)/[\w./-]*\w\.(?:py|md|png|svg))`")  # fmt: skip
+PATH = re.compile(r"`((?:src|tests|examples|docs|core|primitives|functions|program|control|passes|engines|nn|optim|"
+                  r"data|generation|detection|train|cli|losses|random)/[\w./-]*\w\.(?:py|md|png|svg))`")  # fmt: skip
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
