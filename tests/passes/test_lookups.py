@@ -54,6 +54,25 @@ def test_the_gradient_of_a_weight_that_stands_turned():
     assert all(rows <= 7 for rows, _ in shapes)
 
 
+@pytest.mark.parametrize("steps_first", [False, True])
+def test_rows_in_another_order(steps_first):
+    """A network that takes the batch first, before one that goes along the steps."""
+
+    def f(table, weight, numbers):
+        def loss(table, weight):
+            x = cr.take(table, numbers, axis=0)
+            x = cr.permute_dims(x, (1, 0, 2)) if steps_first else x
+            y = cr.reshape(x, (-1, 4)) @ weight
+            return cr.sum(cr.tanh(y) ** 2 * cr.reshape(cr.arange(12, dtype=cr.float64), (12, 1)))
+
+        return cr.value_and_grad(loss, (0, 1))(table, weight)
+
+    shapes, program = products(f, *inputs((6, 2)))
+    assert sorted(shapes) == [(4, 7), (5, 4), (5, 7)]
+    moved = [n.shape for n in program.nodes if n.primitive.name == "transpose" and n.ndim == 3]
+    assert not moved
+
+
 def test_few_lookups_in_a_long_table_stay():
     f = lambda table, weight, numbers: cr.take(table, numbers, axis=0) @ weight
     assert products(f, *inputs((3,)))[0] == [(3, 7)]

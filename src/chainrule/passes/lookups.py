@@ -24,11 +24,40 @@ def lookups(program: Program) -> Program:
     def rule(builder: Builder, node: Node) -> int | None:
         if node.primitive is contract.matmul and node.ndim == 2:
             return _Product(builder, node).moved()
+        if node.primitive is layout.transpose:
+            return _looked_up_in_order(builder, node)
         if node.primitive is index.scatter_add:
-            return _sum_of_products(builder, node)
+            return _sum_of_products(builder, node) or _summed_in_order(builder, node)
         return None
 
     return rewrite(program, rule)
+
+
+def _moved(builder: Builder, numbers: int, axes: tuple[int, ...], like: Node) -> int:
+    return builder.make(layout.transpose, numbers, like=like, axes=axes)
+
+
+def _looked_up_in_order(builder: Builder, node: Node) -> int | None:
+    """Rows in another order are rows looked up by numbers in another order, which are fewer to move."""
+    rows, axes = builder.nodes[node.inputs[0]], node.attributes["axes"]
+    if rows.primitive is not index.take or axes[-1] != len(axes) - 1 or builder.nodes[rows.inputs[0]].ndim != 2:
+        return None
+    table, numbers = rows.inputs
+    return builder.make(index.take, table, _moved(builder, numbers, axes[:-1], node), like=node)
+
+
+def _summed_in_order(builder: Builder, node: Node) -> int | None:
+    """The same of rows that are added up: in the order in which they are at hand."""
+    start, numbers, updates = node.inputs
+    rows = builder.nodes[updates]
+    if rows.primitive is not layout.transpose or node.ndim != 2:
+        return None
+    axes = rows.attributes["axes"]
+    if axes[-1] != len(axes) - 1:
+        return None
+    back = tuple(axes.index(i) for i in range(len(axes) - 1))
+    moved = builder.make(index.scatter_add, start, _moved(builder, numbers, back, node), rows.inputs[0], like=node)
+    return _sum_of_products(builder, builder.nodes[moved]) or moved
 
 
 def _is_zero(builder: Builder, n: int) -> bool:
