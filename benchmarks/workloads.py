@@ -53,6 +53,7 @@ class Workload:
     weight_decay: float = 0.0
     clip_norm: float = 0.0
     dtype: str = "float32"
+    precision: str = "standard"  # of chainrule
     reach_epoch: float | None = None
     reach_call: float | None = None
 
@@ -235,6 +236,10 @@ NAMED = (
 NETWORKS = (
     Workload("lenet", networks.lenet(), (1, 28, 28), 64, 16, "two convolutions, two Linears", reach_call=4),
     Workload("cnn32", networks.cnn32(), (3, 32, 32), 64, 8, "five convolutions with batch norm", reach_call=1.8),
+    Workload(
+        "cnn32-fast", networks.cnn32(), (3, 32, 32), 64, 8, 'the same with precision="fast"', precision="fast",
+        reach_call=2.5,
+    ),
     Workload("resnet", networks.resnet20(), (3, 32, 32), 64, 8, "ResNet-20", reach_call=1.5),
     Workload(
         "lstm", networks.characters("lstm"), (64,), 32, 16, "LSTM 128, 64 characters of 96", vocabulary=96,

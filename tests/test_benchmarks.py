@@ -73,7 +73,7 @@ def test_names_and_groups_are_chosen():
     groups = ("named", "random")
     assert len(workloads.choose(None, groups)) == 28
     assert workloads.choose("random-01,named", groups)[:2] == ["random-01", "mlp-tiny"]
-    assert len(workloads.choose(None, ("networks",))) == 10
+    assert len(workloads.choose(None, ("networks",))) == 11
     for missing in ("mlp-tyni", "lenet", "networks"):
         with pytest.raises(ValueError, match=f"no workload '{missing}'"):
             workloads.choose(missing, groups)

@@ -27,6 +27,11 @@ def objective(workload: Workload) -> Any:
     return lambda logits, target: function(logits.reshape((-1, logits.shape[-1])), target.reshape((-1,)))
 
 
+def precision(workload: Workload, engine: str) -> dict[str, str]:
+    """The argument, for the engine that can choose."""
+    return {"precision": workload.precision} if engine == "native" else {}
+
+
 def make_optimizer(workload: Workload) -> optim.Optimizer:
     """Adam, or SGD with all that the workload asks for."""
     lr, decay = workload.learning_rate, workload.weight_decay
@@ -56,6 +61,7 @@ class Epoch:
         result = cr.fit(
             self.model, self.data, loss=objective(self.workload), optimizer=self.optimizer,
             epochs=epochs, batch_size=self.workload.batch, keep_best=False, engine=self.engine, progress="silent",
+            **precision(self.workload, self.engine),
             **options,
         )  # fmt: skip
         return result.history
@@ -73,7 +79,7 @@ class Calls:
             optimizer.update(model, grads)
             return loss
 
-        self.step = cr.compile(step, engine=engine)
+        self.step = cr.compile(step, engine=engine, **precision(workload, engine))
         x, y = workload.data
         size = workload.batch
         self.batches = []
