@@ -23,7 +23,7 @@ from chainrule import losses, nn, optim
 
 FOLDER = "/usr/share/datasets/fashion-mnist"
 NAMES = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot")
-NETWORKS = {"lenet": 20, "lenet-bn": 20, "resnet": 30}  # and their epochs
+NETWORKS = {"lenet": 30, "lenet-bn": 20, "resnet": 30}  # and their epochs
 BATCH, SHIFT, SMOOTHING, DECAY = 128, 2, 0.1, 0.02
 RATE = {"lenet": 3e-3, "lenet-bn": 5e-3, "resnet": 8e-3}  # the highest of the cycle
 
