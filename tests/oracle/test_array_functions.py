@@ -1,5 +1,7 @@
 """Primitives and array functions against PyTorch in float64: values, gradients, gradients of gradients."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -121,7 +123,64 @@ def strided(x, start, stop, step):
     return x
 
 
+def placed(x, axis, size, positions):
+    """Zeros along an axis, with the elements of x at these positions."""
+    shape = list(x.shape)
+    shape[axis] = size
+    return torch.zeros(shape, dtype=x.dtype).index_copy(axis, torch.as_tensor(positions), x)
+
+
+def framed(x, low, high, apart):
+    """x (batch, *space, ...), its elements so far apart, with so many zeros around it, or so many elements less."""
+    for axis, (before, after, step) in enumerate(zip(low, high, apart, strict=True), start=1):
+        size = (x.shape[axis] - 1) * step + 1
+        x = placed(x, axis, size, range(0, size, step))
+        x = placed(x, axis, size + max(before, 0) + max(after, 0), range(max(before, 0), max(before, 0) + size))
+        x = x.narrow(axis, max(-before, 0), x.shape[axis] - max(-before, 0) - max(-after, 0))
+    return x
+
+
+def windowed(x, window, strides, steps):
+    """(batch, *space, ...) -> (batch, places, taps, ...), both in row-major order."""
+    spatial = len(window)
+    for axis, (count, stride, step) in enumerate(zip(window, strides, steps, strict=True)):
+        places = max(0, x.shape[1 + 2 * axis] - (count - 1) * step - 1 + stride) // stride
+        where = torch.arange(places)[:, None] * stride + torch.arange(count) * step
+        x = x.index_select(1 + 2 * axis, where.reshape(-1)).unflatten(1 + 2 * axis, (places, count))
+    order = (0, *range(1, 2 * spatial, 2), *range(2, 2 * spatial + 1, 2), *range(2 * spatial + 1, x.ndim))
+    x = x.permute(order)
+    places, rest = x.shape[1 : spatial + 1], x.shape[2 * spatial + 1 :]
+    return x.reshape(x.shape[0], math.prod(places), math.prod(window), *rest), places
+
+
+def convolve(x, w, strides, low, high, input_step, kernel_step):
+    taps, places = windowed(framed(x, low, high, input_step), w.shape[:-3], strides, kernel_step)
+    y = torch.einsum("npkgi,kgio->npgo", taps, w.reshape(-1, *w.shape[-3:]))
+    return y.reshape(x.shape[0], *places, *w.shape[-3::2])
+
+
+def window_take(x, winners, window, strides, low, high, steps):
+    taps, places = windowed(framed(x, low, high, (1,) * len(low)), window, strides, steps)
+    chosen = taps.gather(2, winners.reshape(*taps.shape[:2], 1, -1))
+    return chosen.reshape(x.shape[0], *places, -1)
+
+
+def window_put(dy, winners, size, window, strides, low, high, steps):
+    total = 0
+    for number, tap in enumerate(np.ndindex(*window)):
+        given = torch.where(winners == number, dy, 0)
+        for axis, (at, n, before, after) in enumerate(zip(tap, size, low, high, strict=True)):
+            first, places = at * steps[axis], given.shape[axis + 1]
+            where = [first + p * strides[axis] for p in range(places)]
+            given = placed(given, axis + 1, n + before + after, where)
+        total = total + given
+    for axis, (n, before) in enumerate(zip(size, low, strict=True), start=1):
+        total = total.narrow(axis, before, n)
+    return total
+
+
 PRIMITIVES = {
+    "convolve": convolve, "window_take": window_take, "window_put": window_put,
     "add": torch.add, "sub": torch.sub, "mul": torch.mul, "div": torch.div, "neg": torch.neg, "pow": torch.pow,
     "mod": torch.remainder, "floor": torch.floor, "ceil": torch.ceil, "round": torch.round, "sign": torch.sign,
     "abs": torch.abs, "maximum": torch.maximum, "minimum": torch.minimum, "copysign": torch.copysign, "exp": torch.exp,
