@@ -16,7 +16,8 @@ WITHOUT_INPUTS = {"arange", "asarray", "empty", "empty_like", "eye", "from_dlpac
 NEED_VALUES = {"nonzero"}
 ELSEWHERE = {  # tested with the networks' functions, the derivatives and the rules of one's own
     "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d", "adaptive_max_pool1d", "adaptive_max_pool2d",
-    "adaptive_max_pool3d", "alibi", "alpha_dropout", "avg_pool1d", "avg_pool2d", "avg_pool3d", "batch_norm", "bilinear", "celu",
+    "adaptive_max_pool3d", "alibi",
+    "alpha_dropout", "avg_pool1d", "avg_pool2d", "avg_pool3d", "batch_norm", "bilinear", "celu",
     "channel_shuffle", "checkpoint", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d",
     "conv_transpose3d", "custom_vjp", "dropout", "dropout1d", "dropout2d", "dropout3d", "elu", "embedding",
     "feature_alpha_dropout", "fold", "gelu", "group_norm", "hardsigmoid", "hardswish", "hardtanh", "hessian",

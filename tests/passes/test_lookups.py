@@ -41,7 +41,7 @@ def test_a_projection_of_an_embedding_is_one_of_the_table(count):
 
     shapes, program = products(f, *inputs(count))
     assert sorted(shapes) == [(4, 7), (5, 4), (5, 7)]
-    assert [n.primitive.name for n in program.nodes].count("scatter_add") == 1
+    assert [n.primitive.name for n in program.nodes if n.ndim == 2].count("scatter_add") == 1
 
 
 def test_the_gradient_of_a_weight_that_stands_turned():
@@ -71,6 +71,23 @@ def test_rows_in_another_order(steps_first):
     assert sorted(shapes) == [(4, 7), (5, 4), (5, 7)]
     moved = [n.shape for n in program.nodes if n.primitive.name == "transpose" and n.ndim == 3]
     assert not moved
+
+
+@pytest.mark.parametrize("number", [np.inf, -np.inf, np.nan])
+def test_rows_that_nobody_looks_up_do_no_harm(number):
+    table, weight, _ = inputs((1,))
+    numbers = wrap(np.arange(12) % 4)  # not the last row
+
+    def f(table, weight):
+        return cr.value_and_grad(lambda t, w: cr.sum((cr.take(t, numbers, axis=0) @ w) ** 2), (0, 1))(table, weight)
+
+    broken = np.asarray(table).copy()
+    broken[4] = number
+    shapes, _ = products(f, wrap(broken), weight)
+    assert sorted(shapes) == [(4, 7), (5, 4), (5, 7)]
+    heavy = np.asarray(weight).copy()
+    heavy[1, 2] = number
+    products(f, table, wrap(heavy))
 
 
 def test_few_lookups_in_a_long_table_stay():

@@ -7,7 +7,8 @@ Where more rows are asked for than the table has, many of them several times, ea
     Σ by i of dZ · Wᵀ     is  S · Wᵀ
 
 So an embedding followed by a projection costs a table of projections, forward and backward. The first has the same
-bits; the sums of the others are added up in another order.
+bits; the sums of the others are added up in another order. Rows that nobody looks up take no part in a gradient, so
+they are zero in these products, whatever stands in them: 0 · ∞ would be no number.
 """
 
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from collections.abc import Callable
 import numpy as np
 
 from chainrule.primitives import contract, index, layout
+from chainrule.primitives import elementwise as e
 from chainrule.program.program import CONSTANT, Builder, Node, Program, rewrite
 
 
@@ -99,6 +101,22 @@ def _summed(builder: Builder, like: Node, rows: int, numbers: int, updates: int)
     return builder.make(index.scatter_add, table, numbers, updates, like=like)
 
 
+def _where_asked(builder: Builder, like: Node, x: int, numbers: int) -> int:
+    """A matrix with a row for each of the table, zero where nobody looks the row up."""
+    rows, columns = builder.nodes[x].shape
+
+    def number(value: int, shape: tuple[int, ...]) -> int:
+        one = builder.make(CONSTANT, like=like, value=np.asarray(value, like.dtype))
+        return builder.make(layout.broadcast, one, like=like, shape=shape)
+
+    ones = number(1, builder.nodes[numbers].shape)
+    count = builder.make(index.scatter_add, number(0, (rows,)), numbers, ones, like=like)
+    asked = builder.make(e.less, number(0, (rows,)), count, like=like)
+    column = builder.make(layout.reshape, asked, like=like, shape=(rows, 1))
+    mask = builder.make(layout.broadcast, column, like=like, shape=(rows, columns))
+    return builder.make(e.where, mask, x, number(0, (rows, columns)), like=like)
+
+
 class _Product:
     """A product of matrices, one of which may be rows of a table."""
 
@@ -119,15 +137,19 @@ class _Product:
             return None
         found = _looked_up(self.builder, turned)
         if found is not None:
-            return self.make(contract.matmul, self._turn(found[0]), self._sum(found, b))
+            return self.make(contract.matmul, self._turn(self._asked(found)), self._sum(found, b))
         found = _looked_up(self.builder, b)
         if found is not None:
-            return self.make(contract.matmul, self._turn(self._sum(found, turned)), found[0])
+            return self.make(contract.matmul, self._turn(self._sum(found, turned)), self._asked(found))
         return None
 
     def _sum(self, found: tuple[int, int], updates: int) -> int:
         table, numbers = found
         return _summed(self.builder, self.node, self.builder.nodes[table].shape[0], numbers, updates)
+
+    def _asked(self, found: tuple[int, int]) -> int:
+        table, numbers = found
+        return _where_asked(self.builder, self.node, table, numbers)
 
     def _turn(self, n: int) -> int:
         return self.make(layout.transpose, n, axes=(1, 0))
@@ -145,4 +167,5 @@ def _sum_of_products(builder: Builder, node: Node) -> int | None:
     if not _is_zero(builder, zeros) or rows.shape != (builder.nodes[numbers].size, node.shape[1]):
         return None
     a, b = rows.inputs
-    return builder.make(contract.matmul, _summed(builder, node, node.shape[0], numbers, a), b, like=node)
+    product = builder.make(contract.matmul, _summed(builder, node, node.shape[0], numbers, a), b, like=node)
+    return _where_asked(builder, node, product, numbers)

@@ -10,6 +10,7 @@ from chainrule.engines.native import narrow, sorting, windows, winograd
 from chainrule.engines.native.columns import group_of
 from chainrule.engines.native.division import Batches, Columns, Flat, Rows, Share, Single, Together
 from chainrule.engines.native.evaluate import Place, lanes_of
+from chainrule.engines.native.hazards import place_barriers
 from chainrule.engines.native.host import Host
 from chainrule.engines.native.rows import scratch_bytes
 from chainrule.engines.native.singles import division_of_single
@@ -19,16 +20,14 @@ from chainrule.engines.native.tiles import choose
 from chainrule.passes.grouping import Grouping
 from chainrule.passes.in_place import Schedule, schedule
 from chainrule.passes.kernels import Kernel
-from chainrule.passes.views import in_memory, is_lookup
+from chainrule.passes.views import in_memory
 from chainrule.primitives import contract
 from chainrule.program.program import CONSTANT, Program
 
 ALIGNMENT = 64
-ERROR_RECORD = 0  # the arena begins with (code, value, node, step) of an error and a flag that stops the steps
-STOP = 64
+STOP = 64  # the arena begins with (code, value, node, step) of an error; then a flag that stops the steps
 WATCH = 72
 FIRST = 128
-SMALL = 4096  # elements: a kernel over fewer is not worth sharing out when its neighbours are not
 
 
 Chooser = Callable[..., TilePlan]  # (contraction, host, once) -> how to compute it
@@ -124,7 +123,7 @@ def make_plan(
         plan.kernels.append(_planned(plan, kernel, f"{name}{i}"))
     _divide_rows(plan)
     _memory(plan)
-    _barriers(plan)
+    place_barriers(plan)
     return plan
 
 
@@ -340,107 +339,3 @@ def _occupy(alive: list[tuple[int, int, int]], plan: NativePlan, x: int, last: i
     at = plan.places[x].offset
     alive.append((last, at, at + plan.sizes[x]))
     return at + plan.sizes[x]
-
-
-# -- barriers
-
-
-@dataclass(frozen=True)
-class Touch:
-    """A range of memory that a kernel reads or writes. `own`: each thread touches only its part, cut this way."""
-
-    lo: int
-    hi: int
-    writes: bool
-    own: object
-
-
-def _touches(plan: NativePlan, planned: PlannedKernel) -> list[Touch]:
-    grouping, kernel = plan.grouping, planned.kernel
-    found = []
-    written = {x for k in plan.kernels for x in k.kernel.outputs}
-    if planned.loop is not None:
-        found.append(Touch(planned.workspace, planned.workspace + planned.loop.arena_bytes, True, None))
-    for x in kernel.outputs:
-        lo, hi = _range(plan, x)
-        found.append(Touch(lo, hi, True, _own(plan, planned, x, True)))
-    for x in kernel.inputs:
-        if (plan.places[x].external is None or x in written) and grouping.nodes[x].primitive is not CONSTANT:
-            lo, hi = _range(plan, x)
-            found.append(Touch(lo, hi, False, _own(plan, planned, x, False)))
-    return found
-
-
-def _range(plan: NativePlan, x: int) -> tuple[int, int]:
-    """The memory of a value. What is written where a table says overlaps nothing else: far from all that is here."""
-    place = plan.places[x]
-    start = place.offset if place.external is None else (1 << 50) + (place.external << 40)
-    return start, start + plan.sizes[x]
-
-
-def _own(plan: NativePlan, planned: PlannedKernel, x: int, writes: bool) -> object:
-    """What tells which part of `x` a thread touches, by its units alone; None: it may touch any part."""
-    share, kernel, node = planned.share, planned.kernel, plan.grouping.nodes[x]
-    if isinstance(share, Together):
-        return None
-    if isinstance(share, Single):
-        return "the first thread"
-    if isinstance(share, Flat):
-        return (share, planned.lanes, node.size) if writes or node.size > 1 else None
-    if planned.form in ("single", "window", "winograd"):
-        return None
-    batch = kernel.sizes[0] if len(kernel.sizes) == 3 else 1
-    cut = kernel.sizes[-1] if isinstance(share, Columns) else kernel.sizes[-2]  # equal shares may be of other extents
-    mark = (share, node.size, batch, cut, planned.turned)
-    if writes:
-        return mark
-    for n in kernel.nodes:
-        for k, y in enumerate(plan.grouping.nodes[n].inputs):
-            if plan.grouping.views[y].base == x and not _own_read(plan, planned, n, k):
-                return None
-    return mark
-
-
-def _own_read(plan: NativePlan, planned: PlannedKernel, n: int, k: int) -> bool:
-    """Whether a thread reads of operand `k` of node `n` only what belongs to its units."""
-    grouping, kernel, share = plan.grouping, planned.kernel, planned.share
-    node, view = grouping.nodes[n], grouping.views[grouping.nodes[n].inputs[k]]
-    size = grouping.nodes[view.base].size
-    if grouping.virtual(n):
-        return False
-    if not view.dense:
-        panel = node.primitive is contract.matmul and view.base in plan.storage
-        return panel and k == 1 and isinstance(share, Columns) and not planned.turned and _straight(planned)
-    if node.primitive is contract.matmul:
-        if planned.turned or node.ndim != 2:
-            return False
-        return isinstance(share, Rows) if k == 0 else isinstance(share, Columns) and _straight(planned)
-    if is_lookup(grouping.nodes, node) and k == 0:
-        return False
-    of_rows = kernel.kind == "rows" and isinstance(share, Rows) and size == kernel.sizes[0]
-    return size == kernel.size or of_rows
-
-
-def _straight(planned: PlannedKernel) -> bool:
-    return planned.tiles is not None and planned.tiles.contraction.b_straight
-
-
-def _barriers(plan: NativePlan) -> None:
-    """A barrier goes where memory overlaps, one side writes, and threads do not keep to parts cut alike.
-
-    Between two steps there is one in any case.
-    """
-    since: list[Touch] = []
-    for i, planned in enumerate(plan.kernels):
-        touches = _touches(plan, planned)
-        guarded = i == plan.schedule.guard and i > 0
-        if guarded or any(_clash(a, b) for a in touches for b in since):
-            planned.barrier = True
-            since = []
-        since += touches
-
-
-def _clash(a: Touch, b: Touch) -> bool:
-    if not (a.writes or b.writes) or a.hi <= b.lo or b.hi <= a.lo:
-        return False
-    return a.own is None or b.own is None or (a.own, a.lo, a.hi) != (b.own, b.lo, b.hi)

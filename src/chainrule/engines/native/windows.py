@@ -310,7 +310,7 @@ class WindowWriter:
         x, dy = self.inputs
         zero = m.constant(0, self.dtype)
         taps = list(product(*map(range, self.window)))
-        rows = prod((self.node_batch(), *self.places[:-1]))
+        rows = prod((self.e.nodes[x].shape[0], *self.places[:-1]))
         sums = [(zero.type, zero.x) for _ in taps]
         with f.loop(0, rows, 1, sums) as loop:
             batch, *outer = self._split(loop.counter, self.places[:-1])
@@ -337,10 +337,6 @@ class WindowWriter:
         for number, total in enumerate(loop.out):
             at = f.add(number * self.channels, c)
             m.store(m.value(total, self.dtype), self.e.pointers[self.n], at, mask)
-
-    def node_batch(self) -> int:
-        """How many images there are."""
-        return self.e.nodes[self.node.inputs[0]].shape[0]
 
     def _stretches(self) -> list[tuple[int, int, bool]]:
         """The places along the last axis: those whose taps are all inside, and those around them."""
