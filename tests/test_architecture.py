@@ -29,9 +29,14 @@ FLOORS = [
     {"passes"},
     {"engines"},
     {"compile", "calling", "lending", "resident", "resident_session"},
+    {"observe"},
     {"nn", "optim", "data"},
     {"generation"},
+    {"diagnosis", "interop"},
     {"train"},
+    {"explain"},
+    {"replay"},
+    {"ui"},
     {"cli"},
 ]
 FLOOR = {name: i for i, floor in enumerate(FLOORS) for name in floor}

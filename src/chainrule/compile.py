@@ -63,6 +63,27 @@ class Specialisation:
         return self.make(leaves)
 
 
+class Traced(NamedTuple):
+    """A function traced for the leaves of its arguments.
+
+    symbols   what the leaves stood for, and `after` the leaves when it had run
+    results   what it returned; `computed` are the leaves of that which are tensors, with their numbers
+    inputs    which leaves of the arguments go into the Program, in order; `owned` are those that belong to objects
+    updated   which of the inputs have new values, in the order of the outputs behind the results
+    tied      see Specialisation
+    """
+
+    program: Program
+    symbols: list[Tensor]
+    after: tree.Flat
+    results: tree.Flat
+    computed: list[tuple[int, tree.Leaf]]
+    inputs: tuple[int, ...]
+    owned: list[int]
+    updated: tuple[int, ...]
+    tied: tuple[int, ...]
+
+
 class Look(NamedTuple):
     """The arguments of a call, looked at.
 
@@ -148,10 +169,10 @@ class Compiled:
 
     def look(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Look:
         """What is in the arguments of a call; compiled for them, if that was not done before."""
-        form = self._form(len(args), tuple(kwargs))
+        form = self.form(len(args), tuple(kwargs))
         values = form.values(args, kwargs)
         arguments = form.arguments(values)
-        _prepare(arguments)
+        prepare(arguments)
         changes = tree.changes_elsewhere()
         flat = tree.flatten(arguments)
         if any([isinstance(leaf.value, Tensor) and is_inside(leaf.value) for leaf in flat.leaves]):
@@ -160,7 +181,8 @@ class Compiled:
         watches = None if found.home is None else found.home.watch(flat)
         return Look(form, values, changes, flat, found, watches)
 
-    def _form(self, count: int, names: tuple[str, ...]) -> Form:
+    def form(self, count: int, names: tuple[str, ...]) -> Form:
+        """How arguments given in this way are read."""
         if (count, names) not in self.forms:
             self.forms[count, names] = Form(self.signature, count, names)
         return self.forms[count, names]
@@ -168,7 +190,7 @@ class Compiled:
     def _specialisation(self, flat: tree.Flat, arguments: dict[str, Any]) -> Specialisation:
         """The one for these arguments, out of the cache if it is there."""
         types = tuple([(leaf.value.shape, leaf.value.dtype, leaf.role) for leaf in flat.leaves])
-        tied = _ties(flat)
+        tied = ties(flat)
         found = self.cache.get((flat.spec, types, tied))
         if found is None:
             found = self._specialise(flat, arguments, tied)
@@ -177,6 +199,25 @@ class Compiled:
         return found
 
     def _specialise(self, flat: tree.Flat, arguments: dict[str, Any], tied: tuple[int, ...]) -> Specialisation:
+        made = self.trace(flat, arguments, tied)
+        results, inputs, owned = made.results, made.inputs, made.owned
+        executable = self.engine.compile(optimise(made.program), tuple([inputs.index(i) for i in owned]))
+        source = {i: first for i, first in enumerate(made.tied) if first in made.updated}
+        home = Home.of(executable, flat, owned, source) if owned else None
+        return Specialisation(
+            executable,
+            tree.maker(results.spec, results.statics),
+            [None if isinstance(leaf.value, Tensor) else leaf.value for leaf in results.leaves],
+            tuple([(i, leaf.value.dtype) for i, leaf in made.computed]),
+            inputs,
+            made.updated,
+            made.tied,
+            home,
+            [x for x in flat.statics if not tree.is_hashable(x)],
+        )
+
+    def trace(self, flat: tree.Flat, arguments: dict[str, Any], tied: tuple[int, ...]) -> Traced:
+        """The Program for these arguments, before any pass."""
         symbols, after, result = self._trace(flat, arguments, tied)
         while (finer := _parted(tied, after)) != tied:  # the step has made different values of what was tied
             tied = finer
@@ -192,22 +233,10 @@ class Compiled:
         computed = [(i, leaf) for i, leaf in enumerate(results.leaves) if isinstance(leaf.value, Tensor)]
         outputs = [Result(leaf.path, leaf.value) for _, leaf in computed]
         outputs += [Result(flat.leaves[i].path, after.leaves[i].value, symbols[i]) for i in updated]
-        program = optimise(build(self._name, [symbols[i] for i in inputs], outputs))
-        owned = {i for place in places(flat.spec) for i in place.leaves}
-        executable = self.engine.compile(program, tuple([k for k, i in enumerate(inputs) if i in owned]))
-        source = {i: first for i, first in enumerate(tied) if first in updated}
-        home = Home.of(executable, flat, [i for i in inputs if i in owned], source) if owned else None
-        return Specialisation(
-            executable,
-            tree.maker(results.spec, results.statics),
-            [None if isinstance(leaf.value, Tensor) else leaf.value for leaf in results.leaves],
-            tuple([(i, leaf.value.dtype) for i, leaf in computed]),
-            inputs,
-            updated,
-            tied,
-            home,
-            [x for x in flat.statics if not tree.is_hashable(x)],
-        )
+        program = build(self._name, [symbols[i] for i in inputs], outputs)
+        objects = {i for place in places(flat.spec) for i in place.leaves}
+        owned = [i for i in inputs if i in objects]
+        return Traced(program, symbols, after, results, computed, inputs, owned, updated, tied)
 
     def _trace(
         self, flat: tree.Flat, arguments: dict[str, Any], tied: tuple[int, ...]
@@ -241,7 +270,7 @@ class Compiled:
             )
 
 
-def _prepare(arguments: dict[str, Any]) -> None:
+def prepare(arguments: dict[str, Any]) -> None:
     """Let optimisers make their state before tracing, from the modules beside them."""
     objects = [x for x in arguments.values() if isinstance(x, tree.Stateful)]
     for x in objects:
@@ -250,7 +279,7 @@ def _prepare(arguments: dict[str, Any]) -> None:
             prepare([other for other in objects if other is not x and not hasattr(other, "prepare")])
 
 
-def _ties(flat: tree.Flat) -> tuple[int, ...]:
+def ties(flat: tree.Flat) -> tuple[int, ...]:
     """For each leaf the first one with the same tensor, among the state of objects: such as a count of steps that all
     parameters share. (The same parameter met twice is one leaf already.)"""
     first: dict[int, int] = {}
@@ -366,7 +395,7 @@ def trace_program(f: Callable[..., Any], *args: Any, **kwargs: Any) -> Program:
     4
     """
     compiled = Compiled(f, "reference")
-    form = compiled._form(len(args), tuple(kwargs))
+    form = compiled.form(len(args), tuple(kwargs))
     arguments = form.arguments(form.values(args, kwargs))
-    _prepare(arguments)
+    prepare(arguments)
     return compiled._specialisation(tree.flatten(arguments), arguments).executable.program

@@ -1,13 +1,14 @@
-"""For type checkers and editors alone: the operators and methods that higher floors attach to Tensor.
+"""For type checkers and editors alone: what higher floors attach to the core.
 
-They are compositions of primitives, so they cannot stand in the core: chainrule.primitives.operators and indexing
-attach the operators, chainrule.functions.methods the rest.
+The operators and methods of Tensor are compositions of primitives, so they cannot stand in the core:
+chainrule.primitives.operators and indexing attach the operators, chainrule.functions.methods the rest. A Witness is
+what chainrule.observe puts in.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from chainrule.core.tensor import Tensor
@@ -92,3 +93,14 @@ class Attached:
         def unsqueeze(self, axis: int) -> Tensor: ...
         def var(self, axis: Any = None, correction: float = 0.0, keepdims: bool = False) -> Tensor: ...
         def backward(self, gradient: Any = None) -> None: ...
+
+
+class Witness(Protocol):
+    """Somebody who sees how a traced function is put together: chainrule.observe."""
+
+    def flow(self, node: Tensor, dy: Tensor, position: int, dx: Tensor, total: Tensor) -> None:
+        """The rule of `node`, by which the gradient is `dy`, hands `dx` to the input at this position. `total` is all
+        that has come back to that input so far."""
+
+    def called(self, path: str, module: Any, given: Any, result: Any) -> None:
+        """A module was called with `given` (args, kwargs) and returned `result`."""

@@ -53,19 +53,17 @@ def backward(outputs: Sequence[Tensor], cotangents: Sequence[Tensor], wrt: Seque
         if dy_node is None or node.primitive.vjp is None:
             continue
         with backward_of(node):
-            for x, dx in zip(node.inputs, _rule(node, dy_node), strict=True):
+            handed = node.primitive.vjp(dy_node, node, *node.inputs, **node.attributes)
+            for k, (x, dx) in enumerate(zip(node.inputs, handed, strict=True)):
                 if dx is None or x.serial not in leads:
                     continue
                 dx = dx() if callable(dx) else dx
                 if not isinstance(dx, Tensor) or dx.shape != x.shape or dx.dtype != x.dtype:
                     raise GradientError(f"The rule of {node.primitive.name} gave {dx!r} as the gradient of {x!r}.")
                 grads[x.serial] = grads[x.serial] + dx if x.serial in grads else dx
+                if context.witness is not None:
+                    context.witness.flow(node, dy_node, k, dx, grads[x.serial])
     return [grads.get(x.serial) for x in wrt]
-
-
-def _rule(node: Tensor, dy: Tensor) -> tuple[Any, ...]:
-    assert node.primitive.vjp is not None
-    return node.primitive.vjp(dy, node, *node.inputs, **node.attributes)
 
 
 def nodes_between(outputs: Iterable[Tensor], wanted: set[int]) -> list[Tensor]:

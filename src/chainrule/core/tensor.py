@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 
 from chainrule import dtypes
-from chainrule.core.attached import Attached
+from chainrule.core.attached import Attached, Witness
 from chainrule.core.primitive import Primitive, Shape, same_type
 from chainrule.errors import DTypeError, GradientError, ShapeError, TracedValueError
 from chainrule.tree import LeafBase
@@ -49,6 +49,7 @@ class _Context(threading.local):
 
     modules: tuple[tuple[str, str], ...] = ()  # (path, class) of the modules being called
     of: "Tensor | None" = None  # the forward node whose backward rule is running
+    witness: Witness | None = None
 
 
 context = _Context()
@@ -59,8 +60,7 @@ def _location() -> Location:
     frame = sys._getframe(2)
     while frame.f_back is not None and frame.f_code.co_filename.startswith(PACKAGE):
         frame = frame.f_back
-    module, layer = context.modules[-1] if context.modules else ("", "")
-    return Location(module, layer, frame.f_code.co_filename, frame.f_lineno)
+    return Location(*(context.modules[-1] if context.modules else ("", "")), frame.f_code.co_filename, frame.f_lineno)
 
 
 class Tensor(LeafBase, Attached):

@@ -84,9 +84,12 @@ class Module(tree.Stateful):
         outer = context.modules
         context.modules = (*outer, (self.path, type(self).__name__))
         try:
-            return self.forward(*args, **kwargs)
+            result = self.forward(*args, **kwargs)
         finally:
             context.modules = outer
+        if context.witness is not None:
+            context.witness.called(self.path, self, (args, kwargs), result)
+        return result
 
     @property
     def label(self) -> str:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from chainrule.core.autodiff import ALIAS, STOP
-from chainrule.core.tensor import LEAVES, SYMBOL, VALUE, Tensor
+from chainrule.core.tensor import LEAVES, SYMBOL, VALUE, Tensor, context
 from chainrule.errors import TracedValueError
 from chainrule.functions.custom import CUSTOM
 from chainrule.primitives.layout import broadcast
@@ -60,7 +60,8 @@ def build(
         Output(r.name, number[r.tensor.serial], None if r.updates is None else number[r.updates.serial])
         for r in results
     )
-    return verify(Program(name, tuple(builder.nodes), tuple(number[x.serial] for x in symbols), outputs))
+    places = {} if context.witness is None else number
+    return verify(Program(name, tuple(builder.nodes), tuple(number[x.serial] for x in symbols), outputs, places=places))
 
 
 def _below(outputs: Sequence[Tensor], symbols: AbstractSet[int], computed: AbstractSet[int]) -> list[Tensor]:

@@ -6,7 +6,7 @@ A node names its inputs by their numbers, which are smaller than its own. Output
 
 import math
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -85,12 +85,16 @@ class Output:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Program:
-    """Nodes in an order where inputs come first; which of them are inputs; what comes out. `print` shows its text."""
+    """Nodes in an order where inputs come first; which of them are inputs; what comes out. `print` shows its text.
+
+    `places`: where the tensors that were traced (by serial number) are now; noted only if a witness is there.
+    """
 
     name: str
     nodes: tuple[Node, ...]
     inputs: tuple[int, ...]
     outputs: tuple[Output, ...]
+    places: Mapping[int, int] = field(default_factory=dict, kw_only=True)
 
     def __repr__(self) -> str:
         return f"<program {self.name}: {len(self.nodes)} nodes>"
@@ -196,4 +200,5 @@ def rewrite(program: Program, rule: Rule, keep: Callable[[int], bool] = lambda i
         replace(out, node=new[out.node], updates=None if out.updates is None else new[out.updates])
         for out in program.outputs
     )
-    return Program(program.name, tuple(builder.nodes), tuple(new[i] for i in program.inputs), outputs)
+    places = {serial: new[i] for serial, i in program.places.items() if i in new}
+    return Program(program.name, tuple(builder.nodes), tuple(new[i] for i in program.inputs), outputs, places=places)

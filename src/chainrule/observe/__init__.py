@@ -1,0 +1,6 @@
+"""A compiled step looked into: every value of one call, of the same arithmetic and so of the same bits."""
+
+from chainrule.observe.observation import Observation, observe_call
+from chainrule.observe.witness import Call, Flow, Record
+
+__all__ = ["Call", "Flow", "Observation", "Record", "observe_call"]
