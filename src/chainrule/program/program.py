@@ -100,10 +100,18 @@ class Program:
         return f"<program {self.name}: {len(self.nodes)} nodes>"
 
     def readers(self) -> Counter[int]:
-        """How often each node is read, by nodes and outputs, observers apart."""
-        count: Counter[int] = Counter(i for node in self.nodes for i in node.inputs)
+        """How often each node is read, by nodes and outputs; observers, and what is computed for them alone, apart."""
+        count: Counter[int] = Counter(x for i in self._needed() for x in self.nodes[i].inputs)
         count.update(out.node for out in self.outputs if not out.observed)
         return count
+
+    def _needed(self) -> set[int]:
+        """The nodes that outputs depend on, observers apart."""
+        needed = {out.node for out in self.outputs if not out.observed}
+        for i in range(len(self.nodes) - 1, -1, -1):
+            if i in needed:
+                needed.update(self.nodes[i].inputs)
+        return needed
 
 
 def plain(attributes: dict[str, Any]) -> Hashable:
