@@ -52,7 +52,8 @@ def make_body(
     ]
     computed = dependent([out.tensor for out in outputs], symbols, start)[0]
     program = build(name, symbols, outputs, tuple(inputs), computed)
-    return Body(name, program.nodes, program.inputs, program.outputs, symbols, tuple(results), start)
+    nodes, places = program.nodes, program.places
+    return Body(name, nodes, program.inputs, program.outputs, symbols, tuple(results), start, places=places)
 
 
 def is_open(x: Tensor) -> bool:

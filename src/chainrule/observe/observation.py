@@ -5,46 +5,31 @@ so what is seen are the bits of the step itself. Some tensors of the trace have 
 found something simpler; these are computed for the observer alone, by NumPy, from values that are there.
 """
 
-from typing import Any
-
 import numpy as np
 
 from chainrule import tree
-from chainrule.compile import Compiled, Traced, prepare, ties
+from chainrule.compile import Traced
+from chainrule.core.primitive import Primitive
 from chainrule.core.tensor import Tensor
-from chainrule.observe.witness import Record, witnessed
-from chainrule.passes.pipeline import optimise
+from chainrule.engines import Engine
+from chainrule.observe.witness import Record
 from chainrule.program.build import TRANSPARENT
-from chainrule.program.program import CONSTANT, INPUT, Program, observe
+from chainrule.program.program import CONSTANT, INPUT, Program
 
 Array = np.ndarray
 
 
-class Observation:
-    """One call of a compiled function, looked into. Made by `observe_call`.
+class Values:
+    """The values of one run of a Program, and of the tensors that it was traced from.
 
     program  what ran, without the observers
-    record   gradients and calls of modules, in tensors of the trace
-    result   what the function returned, in tensors of the trace
-    before   the leaves of the arguments by path, and `after` those that the call replaced; the arguments themselves
-             stay as they are
-    engine   the name of the engine
+    seen     the values of nodes, by number: of all save layout and constants
     """
 
-    def __init__(
-        self, program: Program, traced: Traced, record: Record, flat: tree.Flat, seen: dict[int, Array], engine: str
-    ) -> None:
-        self.program, self.traced, self.record, self.engine = program, traced, record, engine
-        self.result = tree.build(traced.results, [leaf.value for leaf in traced.results.leaves])
-        self.before = {leaf.path: np.asarray(leaf.value) for leaf in flat.leaves}
+    def __init__(self, program: Program, seen: dict[int, Array]) -> None:
+        self.program = program
         self._nodes = seen
         self._tensors: dict[int, Array] = {}
-        self.symbols = dict(zip([leaf.path for leaf in flat.leaves], traced.symbols, strict=True))
-        self.after = {
-            flat.leaves[i].path: self.value(traced.after.leaves[i].value)
-            for i, first in enumerate(traced.tied)
-            if first in traced.updated
-        }
 
     # -- nodes of the Program
 
@@ -107,37 +92,38 @@ class Observation:
         place = self.place(x)
         return None if place is None else self.array(place)
 
+
+class Observation(Values):
+    """One call of a compiled function, looked into. Made by `observe_call`.
+
+    program  what ran, without the observers
+    record   gradients and calls of modules, in tensors of the trace
+    result   what the function returned, in tensors of the trace
+    before   the leaves of the arguments by path, and `after` those that the call replaced; the arguments themselves
+             stay as they are
+    engine   the name of the engine, and `compile` compiles as it did
+    """
+
+    def __init__(
+        self, program: Program, traced: Traced, record: Record, flat: tree.Flat, seen: dict[int, Array], engine: Engine
+    ) -> None:
+        super().__init__(program, seen)
+        self.traced, self.record, self.engine, self.compile = traced, record, engine.name, engine.compile
+        self.result = tree.build(traced.results, [leaf.value for leaf in traced.results.leaves])
+        self.before = {leaf.path: np.asarray(leaf.value) for leaf in flat.leaves}
+        self.symbols = dict(zip([leaf.path for leaf in flat.leaves], traced.symbols, strict=True))
+        self.after = {
+            flat.leaves[i].path: self.value(traced.after.leaves[i].value)
+            for i, first in enumerate(traced.tied)
+            if first in traced.updated
+        }
+
     def gradient(self, x: Tensor) -> Array | None:
         """The gradient by a tensor of the trace; None where none came back to it."""
         total = self.record.totals.get(x.serial)
         return None if total is None else self.value(total)
 
 
-def observe_call(compiled: Compiled, *args: Any, **kwargs: Any) -> Observation:
-    """Everything that one call of a compiled function computes. The arguments stay as they are.
-
-    >>> import chainrule as cr
-    >>> from chainrule.observe import observe_call
-    >>> square = cr.compile(lambda x: cr.sum(x * x))
-    >>> seen = observe_call(square, cr.tensor([1.0, 2.0]))
-    >>> seen.value(seen.result).item(), seen.value(seen.symbols["x"]).tolist()
-    (5.0, [1.0, 2.0])
-    """
-    form = compiled.form(len(args), tuple(kwargs))
-    arguments = form.arguments(form.values(args, kwargs))
-    prepare(arguments)
-    flat = tree.flatten(arguments)
-    with witnessed() as record:
-        traced = compiled.trace(flat, arguments, ties(flat))
-        program = optimise(traced.program)
-    wanted = [i for i, node in enumerate(program.nodes) if _is_observed(node.primitive)]
-    held = tuple([traced.inputs.index(i) for i in traced.owned])
-    executable = compiled.engine.compile(observe(program, wanted), held)
-    arrays = [np.asarray(flat.leaves[i].value) for i in traced.inputs]
-    outputs = executable(arrays)[len(program.outputs) :]
-    seen = dict(zip(program.inputs, arrays, strict=True)) | dict(zip(wanted, outputs, strict=True))
-    return Observation(program, traced, record, flat, seen, compiled.engine.name)
-
-
-def _is_observed(primitive: Any) -> bool:
+def is_observed(primitive: Primitive) -> bool:
+    """Whether the values of its nodes are kept by a run that is looked into."""
     return primitive not in (INPUT, CONSTANT) and primitive.kind not in ("layout", "source")

@@ -75,7 +75,7 @@ def _inlined(program: Program) -> set[int]:
     found: set[int] = set()
     for i, node in enumerate(program.nodes):
         if node.primitive is CONSTANT:
-            if node.size <= 1:
+            if node.size == 1:
                 found.add(i)
         elif node.primitive.kind != "layout" or len(node.inputs) != 1:
             continue

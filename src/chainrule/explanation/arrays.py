@@ -16,7 +16,7 @@ def array_to_json(array: np.ndarray, whole: int = WHOLE) -> dict[str, Any]:
     Numbers that are not finite are the strings "NaN", "Infinity" and "-Infinity".
 
     >>> import numpy as np
-    >>> from chainrule.explain.arrays import array_to_json
+    >>> from chainrule.explanation.arrays import array_to_json
     >>> array_to_json(np.array([1.0, np.nan]))
     {'shape': [2], 'dtype': 'float64', 'data': [1.0, 'NaN']}
     """

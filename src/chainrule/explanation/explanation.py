@@ -1,24 +1,32 @@
 """One training step explained: every value, every gradient, each layer's story, each weight's update."""
 
 import json
+import os
 import re
 from collections.abc import Callable, Mapping
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from chainrule.errors import ConfigError
-from chainrule.explain.arrays import array_to_json, number_to_json
-from chainrule.explain.graph import Graph, Node
-from chainrule.explain.local import slopes
-from chainrule.explain.updates import Update, update_of
-from chainrule.explain.why import DEPTH, WIDTH, Finder, Index, Why
+from chainrule.explanation import terminal
+from chainrule.explanation.arrays import number_to_json
+from chainrule.explanation.as_json import fitting, node_to_json, parameter_to_json, shown
+from chainrule.explanation.graph import UNROLL, Graph, Node
+from chainrule.explanation.layers import Layer, Teller
+from chainrule.explanation.page import write_page
+from chainrule.explanation.places import Index
+from chainrule.explanation.updates import Update, update_of
+from chainrule.explanation.why import DEPTH, WIDTH, Finder, Why
+from chainrule.explanation.words import Wanted, Words
 from chainrule.observe import Call, Observation
 
 FORMAT = "chainrule explanation 1"
-TARGET = re.compile(r"(?P<name>[^\[\]]*?)\s*(?:\[(?P<index>[-\d\s,]*)\])?")
+TARGET = re.compile(r"(?P<name>.*?)\s*(?:\[(?P<index>[-\d\s,]*)\])?", re.DOTALL)  # names may hold brackets
 NAMES_SHOWN = 12
+MEASURED = 2_000_000  # numbers of all forward passes that it takes to measure what the update of each tensor does
 
 
 class LossChange:
@@ -86,9 +94,10 @@ class Explanation:
     def __init__(
         self, observation: Observation, roles: dict[str, str], *, model: str, optimizer: str | None,
         evaluate: Callable[[Mapping[str, np.ndarray]], float], rows: int | None, step: int | None,
+        criterion: Any = None, unroll: int = UNROLL,
     ) -> None:  # fmt: skip
         self.observation, self.model, self.optimizer, self.rows, self.step = observation, model, optimizer, rows, step
-        self.graph = Graph(observation, observation.result[0], roles)
+        self.graph = Graph(observation, observation.result[0], roles, unroll)
         self.nodes = self.graph.nodes
         self.calls: list[Call] = self.graph.calls
         self._evaluate = evaluate
@@ -97,7 +106,8 @@ class Explanation:
             name: Parameter(name, named.get(name), self)
             for name in [path.removeprefix("model.") for path, role in roles.items() if role == "parameter"]
         }
-        self._finder = Finder(self.graph)
+        self.words, self._criterion = Words(self.graph, criterion), criterion
+        self._finder = Finder(self.graph, self.words)
 
     @property
     def engine(self) -> str:
@@ -126,9 +136,9 @@ class Explanation:
             return self.graph.loss
         for call in self.calls:
             if call.path == name:
-                node = next((n for n in map(self.graph.of, call.outputs) if n is not None), None)
-                if node is not None:
-                    return node
+                found = next((n for n in map(self.graph.of, call.outputs) if n is not None), None)
+                if found is not None:
+                    return found
         known = [*self.parameters, *dict.fromkeys(call.path for call in self.calls if call.path)]
         shown = ", ".join(known[:NAMES_SHOWN]) + (", …" if len(known) > NAMES_SHOWN else "")
         raise ConfigError(
@@ -147,23 +157,31 @@ class Explanation:
         Contributions and rest add up to the gradient, within rounding. Raises ConfigError for what does not exist, or
         has no gradient.
         """
-        match = TARGET.fullmatch(target.strip())
-        if match is None:
-            raise ConfigError(f"{target!r} cannot be read. Write '0.weight[3, 17]': a name, and an index in brackets.")
-        node = self.find(match["name"])
+        match = None if target in self.parameters else TARGET.fullmatch(target.strip())
+        node = self.find(target if match is None else match["name"])
         if node.gradient is None:
             raise ConfigError(
                 f"{node.label} has no gradient: the loss is not differentiated by it. Ask for a parameter "
                 f"({', '.join(list(self.parameters)[:4])}), or for what a layer returned."
             )
-        return self._finder.root(node, self._index(node, match["index"])).expand(depth, width)
+        why = self._finder.root(node, self._index(node, None if match is None else match["index"]))
+        why.parameter = self.parameters.get(node.name)
+        return why.expand(depth, width)
+
+    def show(self, console: Any = None) -> None:
+        """Print layers, parameters and update as tables, with colours on a terminal. `print` gives the plain text."""
+        terminal.show_explanation(self, console)
+
+    def __str__(self) -> str:
+        return terminal.plain(terminal.explanation_lines(self))
 
     def _index(self, node: Node, text: str | None) -> Index:
         if text is None or not text.strip():
             assert node.gradient is not None
             if not node.gradient.size:
                 raise ConfigError(f"{node.label} is empty: shape {list(node.shape)}.")
-            return tuple(map(int, np.unravel_index(np.nanargmax(np.abs(node.gradient)), node.shape)))
+            sizes = np.where(np.isfinite(node.gradient), np.abs(node.gradient), np.inf)
+            return tuple(map(int, np.unravel_index(sizes.argmax(), node.shape)))
         try:
             index = tuple([int(part) for part in text.split(",")])
         except ValueError:
@@ -172,6 +190,24 @@ class Explanation:
         if not inside:
             raise ConfigError(f"{node.label} has shape {list(node.shape)}; [{text}] is outside of it.")
         return tuple([i % n for i, n in zip(index, node.shape, strict=True)])
+
+    # -- layers
+
+    @cached_property
+    def layers(self) -> list[Layer]:
+        """The layers in the order of the forward pass, the loss last; `story` has the numbers of each as a textbook
+        writes them, and `unit` those of one of its units.
+
+        >>> import chainrule as cr
+        >>> from chainrule import losses, nn
+        >>> model = nn.Sequential(nn.Linear(2, 2), nn.Sigmoid())
+        >>> explanation = cr.explain(model, [[0.05, 0.1]], [[0.01, 0.99]], loss=losses.mse)
+        >>> [(layer.path, layer.layer, layer.story.kind) for layer in explanation.layers]
+        [('0', 'Linear', 'neurons'), ('1', 'Sigmoid', 'activation'), ('', 'loss', 'loss')]
+        """
+        updates = {name: p.update for name, p in self.parameters.items() if p.update is not None}
+        wanted = Wanted(self._criterion, self.words.prediction, self.graph)
+        return Teller(self.graph, updates, self.words.places.axes, wanted).layers
 
     # -- what the update does
 
@@ -196,8 +232,23 @@ class Explanation:
 
     # -- as data
 
-    def to_dict(self) -> dict[str, Any]:
-        """Everything as JSON values: small arrays whole, large ones as statistics, a histogram and a picture."""
+    def to_dict(self, whole: int | None = None) -> dict[str, Any]:
+        """Everything as JSON values: small arrays whole, large ones as statistics, a histogram and a picture.
+
+        Arrays of more than `whole` elements are large; by default as few as keep the whole readable (4096, or less
+        where the network is deep). Loops with many numbers inside are one node; what happens inside is in the story of
+        their layer.
+        """
+        graph = self.graph
+        whole = fitting(graph) if whole is None else whole
+        nodes = [node_to_json(node, graph, whole) for node in shown(graph)]
+        numbers = {node["id"] for node in nodes}
+        cheap = len(self.parameters) * sum(node.tensor.size for node in graph.nodes) <= MEASURED
+        parameters = [
+            parameter_to_json(p, whole)
+            | {"loss_change": change.to_dict() if cheap and (change := p.loss_change()) is not None else None}
+            for p in self.parameters.values()
+        ]
         return {
             "format": FORMAT,
             "engine": self.engine,
@@ -207,53 +258,16 @@ class Explanation:
             "model": self.model,
             "optimizer": self.optimizer,
             "loss_change": self.loss_change and self.loss_change.to_dict(),
-            "nodes": [_node(node, self.graph) for node in self.nodes],
-            "layers": [],
-            "parameters": [_parameter(p) for p in self.parameters.values()],
+            "nodes": nodes,
+            "layers": [layer.to_dict(numbers, whole) for layer in self.layers],
+            "parameters": parameters,
             "program": str(self.observation.program),
         }
+
+    def to_html(self, path: str | os.PathLike[str]) -> Path:
+        """Write everything as one HTML file that needs no network and no server; returns its path."""
+        return write_page(self.to_dict(), path)
 
     def to_json(self) -> str:
         """The same as text."""
         return json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False)
-
-
-def _array(array: np.ndarray | None) -> dict[str, Any] | None:
-    return None if array is None else array_to_json(array)
-
-
-def _node(node: Node, graph: Graph) -> dict[str, Any]:
-    handed = []
-    for position, to in enumerate(node.inputs):
-        found = node.downstream(position)
-        if found is not None:
-            local = slopes(node, position, [graph.nodes[i].value for i in node.inputs])
-            handed.append({"to": to, "value": _array(found), "local": _array(local)})
-    where = node.location
-    return {
-        "id": node.id, "op": node.op, "inputs": list(node.inputs), "shape": list(node.shape),
-        "dtype": node.tensor.dtype.name, "name": node.name, "role": node.role, "module": where.module,
-        "layer": where.layer, "file": where.file, "line": where.line, "source": node.source, "rule": node.rule,
-        "value": _array(node.value), "gradient": _array(node.gradient), "downstream": handed,
-        "observed": node.observed,
-    }  # fmt: skip
-
-
-def _parameter(p: Parameter) -> dict[str, Any]:
-    update = p.update
-    return {
-        "name": p.name,
-        "node": None if p.node is None else p.node.id,
-        "value": _array(p.value),
-        "gradient": _array(p.gradient),
-        "update": None if update is None else _array(update.change),
-        "state": []
-        if update is None
-        else [{"name": s.name, "before": _array(s.before), "after": _array(s.after)} for s in update.slots],
-        "terms": []
-        if update is None
-        else [
-            {"name": t.name, "symbol": t.symbol, "formula": t.formula, "value": _array(t.value)} for t in update.terms
-        ],
-        "loss_change": None,
-    }

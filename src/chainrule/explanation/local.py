@@ -13,20 +13,30 @@ import numpy as np
 from chainrule import dtypes
 from chainrule.core.autodiff import fresh_leaf, vjp
 from chainrule.core.tensor import Scope, Tensor, wrap
-from chainrule.explain.graph import Node
+from chainrule.explanation.node import Node
+from chainrule.functions.custom import CUSTOM
 from chainrule.tree import Leaf
 
 Array = np.ndarray
 
 
 def slopes(node: Node, position: int, inputs: list[Array]) -> Array | None:
-    """∂y/∂x of each element of an elementwise node, in float64; None for nodes of another kind."""
-    if node.tensor.primitive.kind != "elementwise" or node.tensor.inputs[position].shape != node.shape:
+    """∂y/∂x of each element of an elementwise node, in float64; None for nodes of another kind.
+
+    A function with a rule of its own may be of any kind: a softmax, say.
+    """
+    primitive = node.tensor.primitive
+    if primitive.kind != "elementwise" or primitive is CUSTOM or node.tensor.inputs[position].shape != node.shape:
         return None
+    return handed(node, position, inputs, np.ones(node.shape))
+
+
+def handed(node: Node, position: int, inputs: list[Array], upstream: Array) -> Array | None:
+    """What the node's rule hands to the input where `upstream` is the gradient by the node, in float64."""
     rule, scope = _rule(node, position, inputs)
-    made = rule(wrap(np.ones(node.shape, _working(node))))
+    made = rule(wrap(upstream.astype(_working(node))))
     scope.open = False
-    return None if made is None else np.asarray(made.value)
+    return None if made is None else np.asarray(made.value, np.float64)
 
 
 def column(node: Node, position: int, inputs: list[Array], index: tuple[int, ...]) -> Array:
