@@ -376,7 +376,7 @@ def test_wrong_names_and_states_are_refused(tmp_path):
 def test_a_full_disk_is_one_of_our_errors_and_the_others_stay(tmp_path, monkeypatch):
     save_checkpoint(tmp_path, 1, some_tensors(), {})
 
-    def full(path, content):
+    def full(path, content, sync):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(module, "atomic_write", full)

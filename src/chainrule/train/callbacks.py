@@ -27,6 +27,10 @@ class Callback:
     def on_step(self, training: "Training", loss: float) -> None:
         """After each update; `loss` is that of the batch before it."""
 
+    def on_record(self, training: "Training", snapshot: Mapping[str, Any]) -> None:
+        """After each look at layers and parameters, which `fit(record=...)` has from time to time, with what it showed
+        (see chainrule.diagnosis.statistics) of the step that comes next."""
+
     def on_epoch(self, training: "Training", row: Mapping[str, Any]) -> None:
         """After each epoch, with its row of the history; the stopping rules have not been asked yet."""
 

@@ -42,6 +42,8 @@ class Standing:
 class Progress(Protocol):
     """Something that shows how a training goes: four methods. Hand an object that has them to `fit(progress=...)`.
 
+    With a fifth, `say(text)`, it is told of diagnoses, too.
+
     >>> import chainrule as cr
     >>> class Dots(cr.train.SilentProgress):
     ...     def epoch(self, standing):
@@ -75,6 +77,9 @@ class SilentProgress:
         """Nothing."""
 
     def epoch(self, standing: Standing) -> None:
+        """Nothing."""
+
+    def say(self, text: str) -> None:
         """Nothing."""
 
     def finish(self, message: str) -> None:
@@ -119,6 +124,10 @@ class PlainProgress:
             self._print(line)
         else:
             self.held = line
+
+    def say(self, text: str) -> None:
+        """Print it."""
+        self._print(text)
 
     def finish(self, message: str) -> None:
         """Print the last row and why it ended."""

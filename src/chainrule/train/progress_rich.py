@@ -46,6 +46,11 @@ class RichProgress:
         """Draw anew."""
         self._draw(standing)
 
+    def say(self, text: str) -> None:
+        """Write it above the line."""
+        if self.console is not None:
+            self.console.print(text, markup=False, highlight=False)
+
     def finish(self, message: str) -> None:
         """Leave the last line, and write why it ended below."""
         if self.live is not None:

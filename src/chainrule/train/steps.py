@@ -18,6 +18,7 @@ from chainrule.primitives.layout import reshape
 from chainrule.primitives.operators import maximum
 from chainrule.primitives.reduce import max as largest
 from chainrule.train.batches import Batch
+from chainrule.train.state import Snapshot
 
 
 class Outcome(NamedTuple):
@@ -89,6 +90,7 @@ class Steps:
         precision: str = STANDARD,
     ) -> None:  # fmt: skip
         self.clip_norm = clip_norm
+        self.failed: Snapshot | None = None  # the model where L-BFGS last met something that is not finite
         traced = Traced(criterion, clip_norm, outputs)
         self.objective = traced.objective
         compiled = partial(compile, engine=engine, threads=threads, precision=precision)
@@ -116,10 +118,13 @@ class Steps:
     def _minimise(self, model: Any, optimizer: LBFGS, ema: EMA | None, batch: Batch) -> Outcome:
         """One call of L-BFGS, which evaluates the batch several times. The prediction is that before it moved."""
         first: list[Any] = []
+        self.failed = None
 
         def closure() -> tuple[Tensor, Any]:
-            loss, gradients, prediction, _ = self.gradient(model, batch.x, batch.y, batch.weight)
+            loss, gradients, prediction, extreme = self.gradient(model, batch.x, batch.y, batch.weight)
             first.append(prediction) if not first else None
+            if not math.isfinite(float(loss)) or not math.isfinite(float(extreme)):
+                self.failed = Snapshot(Snapshot.objects_of(model))
             return loss, gradients
 
         loss = optimizer.step(closure)

@@ -1,0 +1,1 @@
+"""Files of other programs, written and read without them."""
