@@ -34,8 +34,8 @@ FLOORS = [
     {"generation"},
     {"diagnosis", "interop"},
     {"train"},
-    {"explain"},
-    {"replay"},
+    {"explanation"},
+    {"replaying"},
     {"ui"},
     {"cli"},
 ]
@@ -44,7 +44,12 @@ MODULES = {
     ".".join(path.relative_to(SOURCE.parent).with_suffix("").parts).removesuffix(".__init__"): path
     for path in sorted(SOURCE.rglob("*.py"))
 }
-LAZY = ("polars", "rich", "PIL", "llvmlite", "typer", "safetensors", "matplotlib", "torch", "sqlite3")
+# fmt: off
+LAZY = (
+    "polars", "rich", "PIL", "llvmlite", "typer", "safetensors", "matplotlib", "torch", "sqlite3", "starlette",
+    "uvicorn",
+)
+# fmt: on
 
 
 def is_type_checking(node):

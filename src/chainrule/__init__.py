@@ -27,7 +27,10 @@ from chainrule.version import __version__
 
 if TYPE_CHECKING:
     from chainrule import train
+    from chainrule.explanation import explain
+    from chainrule.replaying import diff_runs, diff_steps, replay
     from chainrule.train import metrics, stop
+    from chainrule.train.diagnosing import diagnose
     from chainrule.train.find_lr import find_lr
     from chainrule.train.fit import evaluate, fit
     from chainrule.train.resume import resume
@@ -99,8 +102,11 @@ __all__ = [
     "custom_vjp",
     "data",
     "detection",
+    "diagnose",
     "diagonal",
     "diff",
+    "diff_runs",
+    "diff_steps",
     "divide",
     "dropout",
     "dropout1d",
@@ -118,6 +124,7 @@ __all__ = [
     "evaluate",
     "exp",
     "expand_dims",
+    "explain",
     "expm1",
     "eye",
     "feature_alpha_dropout",
@@ -217,6 +224,7 @@ __all__ = [
     "relu6",
     "remainder",
     "repeat",
+    "replay",
     "reshape",
     "resume",
     "rms_norm",
@@ -274,15 +282,27 @@ __all__ = [
     "zeros_like",
 ]
 
-_TRAINING = ("evaluate", "find_lr", "fit", "metrics", "resume", "stop")
+_LATER = {  # where names are that load when they are first asked for
+    "diagnose": "train",
+    "diff_runs": "replaying",
+    "diff_steps": "replaying",
+    "evaluate": "train",
+    "explain": "explanation",
+    "find_lr": "train",
+    "fit": "train",
+    "metrics": "train",
+    "replay": "replaying",
+    "resume": "train",
+    "stop": "train",
+}
 
 
 def __getattr__(name: str) -> Any:
     """Training loads when it is first asked for: it brings a database and more, of no use to array functions."""
     if name == "train":
         return import_module("chainrule.train")
-    if name in _TRAINING:
-        return getattr(import_module("chainrule.train"), name)
+    if name in _LATER:
+        return getattr(import_module(f"chainrule.{_LATER[name]}"), name)
     raise AttributeError(f"module 'chainrule' has no attribute {name!r}")
 
 

@@ -4,6 +4,7 @@ import difflib
 import math
 import re
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -150,6 +151,18 @@ def check_every(text: str) -> str:
         Every.of(text := f"{text} steps" if text.isdigit() else text)
     except ConfigError:
         raise typer.BadParameter(f'"{text}" says nothing: write 30 s, 5 min, or 500 steps.') from None
+    return text
+
+
+def absolute(text: str) -> str:
+    """The path of a folder, which stays right when a run is gone on with elsewhere."""
+    return str(Path(text).expanduser().absolute())
+
+
+def check_record(text: str) -> str:
+    """How often layers and parameters are looked at: auto, off, or every so many steps."""
+    if text not in ("auto", "off") and not (text.isdigit() and int(text) > 0):
+        raise typer.BadParameter(f'"{text}" says nothing: write auto, off, or a number of steps such as 100.')
     return text
 
 

@@ -16,16 +16,22 @@ import typer
 
 from chainrule.cli import (
     check_gradients,
+    diagnose,
+    diff,
     display,
     doctor,
     evaluate,
+    explain,
+    export,
     find_lr,
     predict,
+    replay,
     report,
     resume,
     runs,
     summary,
     train,
+    ui,
 )
 from chainrule.errors import ChainruleError, Diverged, GradientError, MissingDependency, ProgramError
 
@@ -65,6 +71,12 @@ app.command("find-lr", rich_help_panel=LEARN)(find_lr.find_lr)
 app.command("predict", rich_help_panel=USE)(predict.predict)
 app.command("evaluate", rich_help_panel=USE)(evaluate.evaluate)
 app.command("runs", rich_help_panel=USE)(runs.runs)
+app.command("export", rich_help_panel=USE)(export.export)
+app.command("explain", rich_help_panel=LOOK)(explain.explain)
+app.command("diagnose", rich_help_panel=LOOK)(diagnose.diagnose)
+app.command("replay", rich_help_panel=LOOK)(replay.replay)
+app.command("diff", rich_help_panel=LOOK)(diff.diff)
+app.command("ui", rich_help_panel=LOOK)(ui.ui)
 app.command("summary", rich_help_panel=LOOK)(summary.summary)
 app.command("check-gradients", rich_help_panel=LOOK)(check_gradients.check_gradients)
 app.command("doctor", rich_help_panel=LOOK)(doctor.doctor)
@@ -115,7 +127,7 @@ def execute(arguments: Sequence[str]) -> int:
         except BaseException as error:
             if debug:
                 traceback.print_exc()
-            return explain(error)
+            return tell(error)
 
 
 def without_debug(arguments: Sequence[str]) -> tuple[list[str], bool]:
@@ -126,7 +138,7 @@ def without_debug(arguments: Sequence[str]) -> tuple[list[str], bool]:
     return kept, len(kept) < len(arguments)
 
 
-def explain(error: BaseException) -> int:
+def tell(error: BaseException) -> int:
     """Say what went wrong in one message, and give the exit code."""
     if isinstance(error, UsageError):
         context = getattr(error, "ctx", None)
@@ -179,6 +191,7 @@ OTHERS_IN_PYTHON = (
     (re.compile(r"\bimage_size\b"), "--image-size"),
     (re.compile(r"\bheader=False"), "--no-header"),
     (re.compile(r"\bheader=True"), "--header"),
+    (re.compile(r"\bexplanation\.why\('([^']*)'\)"), r'--why "\1"'),
 )
 
 

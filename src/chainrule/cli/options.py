@@ -11,11 +11,13 @@ from typing import Annotated
 import typer
 
 from chainrule.cli.checks import (
+    absolute,
     check_augment,
     check_channels,
     check_every,
     check_kinds,
     check_layers,
+    check_record,
     check_size,
     check_time,
     choices,
@@ -209,6 +211,15 @@ class TrainingOptions:
     checkpoint_every: Annotated[str, of_run(
         "--checkpoint-every", metavar="TIME", callback=check_every,
         help="How often a checkpoint is written: 30 s, 5 min, or 500 steps.")] = "30 s"
+    milestones: Annotated[int, of_run(
+        "--milestones", metavar="MEGABYTES", parser=whole(0),
+        help="For states along the way, which replay and diff go back to; 0 keeps none.")] = 256
+    record: Annotated[str, of_run(
+        "--record", metavar="STEPS", callback=check_record,
+        help="How often layers and parameters are looked at, for ui and for diagnoses: every so many steps; auto, "
+        "which takes at most 3 % of the time; off.")] = "auto"
+    tensorboard: Annotated[str | None, of_run(
+        "--tensorboard", metavar="FOLDER", parser=absolute, help="Write event files for TensorBoard, too.")] = None
     engine: Annotated[str, of_run(
         "--engine", metavar="NAME", **words("engine", tuple(ENGINES)), help=f"What computes: {', '.join(ENGINES)}.",
     )] = DEFAULT_ENGINE

@@ -19,6 +19,8 @@ from chainrule.data.findings import counted
 from chainrule.data.shipped import Task
 from chainrule.errors import ConfigError
 from chainrule.train import stop
+from chainrule.train.callbacks import Callback
+from chainrule.train.tensorboard import TensorBoard
 
 LOSSES: dict[str, Callable[..., Any]] = {
     "cross_entropy": losses.cross_entropy, "multi_margin": losses.multi_margin, "mse": losses.mse, "l1": losses.l1,
@@ -187,6 +189,11 @@ class Recipe:
         if self.options.schedule != "plateau":
             return None
         return optim.ReduceOnPlateau(optimizer, factor=0.5, patience=max(1, (self.options.patience or 10) // 2 - 1))
+
+    def callbacks(self) -> list[Callback]:
+        """What runs along: files for TensorBoard, where they were asked for."""
+        folder = self.options.tensorboard
+        return [] if folder is None else [TensorBoard(folder)]
 
     def ema(self) -> optim.EMA | None:
         """The running average of the weights, if one was asked for."""

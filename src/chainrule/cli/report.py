@@ -39,6 +39,7 @@ class Live:
     def __init__(self, silent: bool) -> None:
         inner = find_progress("silent" if silent else "auto")
         self.start, self.step, self.epoch, self._inner = inner.start, inner.step, inner.epoch, inner
+        self.say = getattr(inner, "say", None)
 
     def finish(self, message: str) -> None:
         """End the display."""

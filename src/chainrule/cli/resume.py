@@ -65,6 +65,7 @@ def resume(
                 stop=recipe.stop(),
                 schedule=recipe.schedule(optimizer),
                 ema=recipe.ema(),
+                callbacks=recipe.callbacks(),
                 progress=report.Live(quiet or json),
             )
     report.Outcome.of(result, prepared, session.network, recipe).tell(json, quiet)

@@ -136,6 +136,8 @@ def settings(recipe: Recipe, seed: int) -> Settings:
         checkpoint_every=o.checkpoint_every,
         threads=o.threads,
         precision=o.precision,
+        milestones=o.milestones,
+        record=int(o.record) if o.record.isdigit() else "auto" if o.record == "auto" else None,
     )
 
 

@@ -78,6 +78,7 @@ def train(
                 stop=recipe.stop(),
                 schedule=recipe.schedule(optimizer),
                 ema=recipe.ema(),
+                callbacks=recipe.callbacks(),
                 run_dir=run,
                 progress=report.Live(quiet or json),
                 **session.settings(recipe, options.seed).to_json(),

@@ -234,5 +234,5 @@ def converted(array: Any, dtype: dtypes.DType) -> np.ndarray:
     if array.dtype.kind == "f" or array.dtype == dtypes.bfloat16:
         return array if array.dtype == dtype else array.astype(dtype)
     if array.dtype.newbyteorder("=") in dtypes.ALL:
-        return np.ascontiguousarray(array, array.dtype.newbyteorder("="))
+        return np.asarray(array, array.dtype.newbyteorder("="), order="C")
     return array.astype(np.int64 if array.dtype.itemsize == 8 else np.int32)

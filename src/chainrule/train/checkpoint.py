@@ -94,12 +94,14 @@ def save_checkpoint(
     state: Mapping[str, Any],
     *,
     best: bool = False,
+    sync: bool = True,
 ) -> Path:
     """Save arrays (any shape, bit for bit) and a state (JSON values, NaN and infinities too) of one step.
 
     `step` is a count from 0; a checkpoint of the same step is replaced. `best` marks this one as the best so far: the
     newest one that is marked is what `load_checkpoint(folder, "best")` loads. Returns the path of the file. When the
-    process is killed, or the disk is full, the checkpoints saved before are untouched.
+    process is killed, or the disk is full, the checkpoints saved before are untouched. `sync=False` does not wait for
+    the disk: after a power failure the file may be damaged, which is noticed.
 
     Raises `ConfigError` for a step or a state that cannot be saved, `DTypeError` for an array that cannot,
     `CheckpointError` when the file cannot be written.
@@ -141,7 +143,7 @@ def save_checkpoint(
         if not path.parent.is_dir():
             path.parent.mkdir(parents=True, exist_ok=True)
             sync_folder(path.parent.parent)
-        atomic_write(path, lambda file: file.writelines([header, *chunks]))
+        atomic_write(path, lambda file: file.writelines([header, *chunks]), sync=sync)
     except OSError as error:
         raise CheckpointError(
             f"The checkpoint of step {step} could not be written to {path.parent}: "
@@ -197,7 +199,7 @@ def list_checkpoints(folder: str | os.PathLike[str]) -> list[CheckpointInfo]:
     [(1, True), (2, False)]
     """
     infos = []
-    for step, path in _files(Path(folder)).items():
+    for step, path in checkpoint_files(Path(folder)).items():
         try:
             infos.append(CheckpointInfo(step, path, _peek(path)))
         except FileNotFoundError:
@@ -255,7 +257,7 @@ def delete_checkpoints_after(folder: str | os.PathLike[str], step: int) -> list[
     [0, 1]
     """
     deleted = []
-    for later, path in reversed(_files(Path(folder)).items()):
+    for later, path in reversed(checkpoint_files(Path(folder)).items()):
         if later > step:
             try:
                 path.unlink(missing_ok=True)
@@ -272,8 +274,8 @@ def _path(folder: Path, step: int) -> Path:
     return folder / f"step-{step:09d}.safetensors"
 
 
-def _files(folder: Path) -> dict[int, Path]:
-    """Step to path, oldest first."""
+def checkpoint_files(folder: Path) -> dict[int, Path]:
+    """The files of a folder of checkpoints, oldest first, by step. Raises `CheckpointError` when there is no folder."""
     try:
         names = os.listdir(folder)
     except (FileNotFoundError, NotADirectoryError):
@@ -317,7 +319,7 @@ def _header(metadata: dict[str, str], arrays: dict[str, np.ndarray], order: list
 
 
 def _load(folder: Path, step: int | str | None) -> Checkpoint:
-    files = _files(folder)
+    files = checkpoint_files(folder)
     if not files:
         raise CheckpointError(f"There are no checkpoints in {folder} yet.")
     if isinstance(step, (int, np.integer)):
@@ -361,8 +363,23 @@ def _some(steps: Any) -> str:
     return ", ".join(map(str, ordered if len(ordered) < 12 else [*ordered[:3], "…", *ordered[-6:]]))
 
 
+def peek_state(path: Path) -> dict[str, Any]:
+    """The state in the header of a checkpoint, whose arrays are not read: nor is it known whether they are intact.
+
+    Raises `CheckpointError` when the header or the size of the file is off, `FileNotFoundError` when there is none.
+    """
+    try:
+        return dict(from_json(_metadata(path)["state"]))
+    except (_Damaged, ValueError, LookupError, TypeError) as damage:
+        raise CheckpointError(f"{path} is damaged: {damage}.") from damage
+
+
 def _peek(path: Path) -> bool:
     """Whether the checkpoint is marked as the best, from its header. Raises _Damaged when the header or size is off."""
+    return bool(_metadata(path)["best"] == "yes")
+
+
+def _metadata(path: Path) -> dict[str, Any]:
     try:
         size = path.stat().st_size
         with open(path, "rb") as file:
@@ -370,9 +387,9 @@ def _peek(path: Path) -> bool:
             header = json.loads(file.read(length) if 8 + length <= size else b"")
         metadata = header.pop("__metadata__")
         end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
-        if metadata["format"] != _FORMAT or size != 8 + length + end:
+        if metadata["format"] != _FORMAT or not metadata.keys() >= {"best", "state"} or size != 8 + length + end:
             raise _Damaged("its size or format is not what its header says")
-        return bool(metadata["best"] == "yes")
+        return dict(metadata)
     except FileNotFoundError:
         raise
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:

@@ -30,13 +30,16 @@ _TEMPORARY = ".chainrule-{}.partial"
 _LOCKED_BYTE = 1 << 30
 
 
-def atomic_write(path: str | os.PathLike[str], content: bytes | Callable[[BinaryIO], object]) -> None:
+def atomic_write(
+    path: str | os.PathLike[str], content: bytes | Callable[[BinaryIO], object], *, sync: bool = True
+) -> None:
     """Write a file so that its path holds the old or the new content at every moment, never a mixture.
 
     `content` is the bytes, or a function that writes them to the open (seekable, binary) file it is given.
     When it returns, the new content is on the disk; when it raises, or the process is killed, or the power fails,
     the old content is untouched. What a killed write left behind is removed by the next one in the same folder.
     A symbolic link is followed. Writers in other threads and processes do not disturb each other: the last one wins.
+    With `sync=False` nobody waits for the disk: then a power failure (not a kill) may leave anything at the path.
 
     Raises `OSError` when the file cannot be written; the old content stays.
 
@@ -59,7 +62,8 @@ def atomic_write(path: str | os.PathLike[str], content: bytes | Callable[[Binary
             else:
                 file.write(content)
             file.flush()
-            os.fsync(file.fileno())
+            if sync:
+                os.fsync(file.fileno())
             if sys.platform == "win32":
                 file.close()  # Windows does not rename an open file; elsewhere the lock is held until it has its name
             os.replace(file.name, target)
@@ -67,7 +71,8 @@ def atomic_write(path: str | os.PathLike[str], content: bytes | Callable[[Binary
         with suppress(FileNotFoundError):
             os.unlink(file.name)
         raise
-    sync_folder(target.parent)
+    if sync:
+        sync_folder(target.parent)
 
 
 def sync_folder(folder: str | os.PathLike[str]) -> None:

@@ -1,12 +1,13 @@
 """`fit`: train a model on data. And `evaluate`: loss and metrics of a model on data."""
 
+import math
 import signal
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from chainrule import dtypes
+from chainrule import dtypes, tree
 from chainrule.core.tensor import full
 from chainrule.engines import DEFAULT_ENGINE, STANDARD
 from chainrule.nn import Module
@@ -33,6 +34,8 @@ from chainrule.train.state import arrays_of, load_arrays
 from chainrule.train.steps import Steps
 from chainrule.train.store import Run
 
+MEGABYTE = 1_000_000
+
 
 @dataclass(frozen=True)
 class FitResult:
@@ -40,7 +43,8 @@ class FitResult:
 
     `history` is a list of rows (`history.columns` the same by column), `best` the best value of the column `monitor`,
     reached in epoch `best_epoch`; `reason` says why training stopped; `run` is the folder, or None. `rows_per_second`
-    is how fast it was (0 where that was too short to tell), on `device`, where the engine tells that.
+    is how fast it was (0 where that was too short to tell), on `device`, where the engine tells that. `loss` and
+    `optimizer` are those that were given: with them `cr.explain(result, x, y)` has all it needs.
 
     >>> import numpy as np
     >>> import chainrule as cr
@@ -63,6 +67,8 @@ class FitResult:
     run: Path | None
     rows_per_second: float = 0.0
     device: str = ""
+    loss: Any = None
+    optimizer: Optimizer | None = None
 
     def __repr__(self) -> str:
         where = f", run={str(self.run)!r}" if self.run is not None else ""
@@ -78,7 +84,8 @@ def fit(
     run_dir: str | Path | Run | None = None, callbacks: Iterable[Any] = (), engine: str = DEFAULT_ENGINE,
     class_weight: Any = None, sample_weight: Any = None, clip_norm: float | None = None, ema: EMA | None = None,
     monitor: str | None = None, keep_best: bool = True, shuffle: bool = True, checkpoint_every: int | str = "30 s",
-    progress: Any = "auto", threads: int | None = None, precision: str = STANDARD,
+    progress: Any = "auto", threads: int | None = None, precision: str = STANDARD, milestones: int = 256,
+    record: int | str | None = "auto",
 ) -> FitResult:  # fmt: skip
     """Train `model` on `data` by minibatches, and keep the best weights.
 
@@ -96,8 +103,7 @@ def fit(
     stop         a rule of cr.stop, or several. A loss that is no finite number always ends the training
     schedule     a function from the update count to the learning rate (see chainrule.optim), or a ReduceOnPlateau
     seed         decides the order of rows, and all that generators in the model draw (dropout)
-    run_dir      folder to make for the run: configuration, metrics, checkpoints, log; see `cr.resume`. None: nothing is
-                 written
+    run_dir      folder to make for the run: configuration, metrics, checkpoints, log; see `cr.resume`. None: no files
     callbacks    objects derived from cr.train.Callback
     class_weight 'balanced', a dict or list of weights of classes; sample_weight (rows,) weights of rows. Together they
                  are scaled to the mean 1; the loss must know reduction='none'. Validation rows have theirs in (x, y, w)
@@ -106,6 +112,8 @@ def fit(
     monitor      the column that tells the best epoch: by default validation_loss, or loss without validation data
     keep_best    whether the model ends with the weights of the best epoch, instead of the last
     checkpoint_every  steps (500), or text ('500 steps', '30 s', '5 min')
+    milestones   megabytes for states along the way, which `cr.replay` goes back to; 0: none
+    record       when layers and parameters are looked at: 'auto' (3 % of the time), every so many steps, or None
     engine       what computes: 'reference' (NumPy), or 'native' (machine code for this processor), which makes many
                  steps before it comes back; on so many `threads` (by default CHAINRULE_THREADS, or the cores, up to 8)
     precision    'standard', or 'fast': convolutions may lose a digit or two (see the float policy)
@@ -128,7 +136,7 @@ def fit(
     """
     settings = Settings(
         epochs, batch_size, seed, shuffle, engine, clip_norm, keep_best, monitor, class_weight, checkpoint_every,
-        threads, precision,
+        threads, precision, milestones, record,
     )  # fmt: skip
     setup = make_setup(
         model, data, loss=loss, optimizer=optimizer, validation=validation, metrics=metrics, stop=stop,
@@ -136,10 +144,9 @@ def fit(
         settings=settings,
     )  # fmt: skip
     model.seed(settings.seed)
-    if run_dir is None:
-        return execute(Training(setup))
-    if isinstance(run_dir, Run):
-        attach(setup, run_dir)
+    if run_dir is None or isinstance(run_dir, Run):
+        if run_dir is not None:
+            attach(setup, run_dir)
         return execute(Training(setup))
     path = Path(run_dir)
     with Run.create(
@@ -153,6 +160,9 @@ def attach(setup: Setup, run: Run) -> None:
     """Let a training write to a run."""
     digests = {"data": setup.data, "validation": setup.validation}
     setup.recorder.attach(run, {name: d and d.fingerprint() for name, d in digests.items()}, setup.batches)
+    leaves = tree.flatten([setup.model, setup.optimizer, setup.ema]).leaves
+    state_bytes = sum(math.prod(leaf.value.shape) * leaf.value.dtype.itemsize for leaf in leaves)
+    setup.recorder.keep_milestones(state_bytes, setup.settings.milestones * MEGABYTE)
 
 
 def configuration(setup: Setup, loss: Any) -> dict[str, Any]:
@@ -235,7 +245,7 @@ def result_of(training: Training) -> FitResult:
     s, p, run = training.setup, training.position, training.setup.recorder.run
     return FitResult(
         s.model, training.history, s.monitor, p.best, p.best_epoch, p.finished, p.epoch - 1 + (p.batch > 0), p.step,
-        p.seconds, None if run is None else run.path, training.rows_per_second, training.device,
+        p.seconds, None if run is None else run.path, training.rows_per_second, training.device, s.loss, s.optimizer,
     )  # fmt: skip
 
 

@@ -22,7 +22,7 @@ from chainrule.optim import EMA, LBFGS, Optimizer, ReduceOnPlateau
 from chainrule.train.batches import Batch, Data
 from chainrule.train.callbacks import Callback
 from chainrule.train.chunks import LONGEST, Chunks, Ran, added, measure, spreads
-from chainrule.train.divergence import TrainingDiverged, diverged, gradients_of
+from chainrule.train.divergence import TrainingDiverged, diverged, gradients_of, search_diverged
 from chainrule.train.evaluation import column, evaluate, evaluation
 from chainrule.train.feed import Feed, Order
 from chainrule.train.history import History
@@ -30,9 +30,10 @@ from chainrule.train.interrupts import Signals
 from chainrule.train.metrics import Metric
 from chainrule.train.progress import Progress, Standing
 from chainrule.train.recorder import Recorder, State
+from chainrule.train.recording import Recording
 from chainrule.train.rules import AnyOf, Mode, better
 from chainrule.train.settings import Settings
-from chainrule.train.state import Snapshot, arrays_of, load_arrays
+from chainrule.train.state import Snapshot, arrays_of, course_arrays, load_course
 from chainrule.train.steps import Steps, map_arrays
 
 SHOWN_EVERY = 0.1  # seconds between two reports to the progress display
@@ -46,6 +47,7 @@ class Setup:
     optimizer: Optimizer
     data: Data
     validation: Data | None
+    loss: Any
     steps: Steps
     metrics: list[Metric]
     rules: AnyOf
@@ -119,6 +121,7 @@ class Training:
         self._order = Order(s.settings.seed, s.data.rows, s.settings.shuffle)
         self._chunks: Chunks | None = None
         self._validation: Chunks | None = None
+        self.recording = Recording(s)
         self.device = ""  # what the steps run on, where the engine tells
 
     @property
@@ -151,6 +154,7 @@ class Training:
                 callback.on_start(self)
             if s.recorder.wanted and not p.step:
                 self.save()
+                self._milestone()
             while not p.finished:
                 if not self._epoch():
                     self.save()
@@ -192,10 +196,13 @@ class Training:
             self._order.ahead(p.epoch + 1)
         reason = ""
         while p.batch < s.batches and not reason:
+            if self.recording.due(p.step, len(self._rows(order))):
+                self.recording.take(self, s.data.gather(self._rows(order), s.dtype))
             loss = self._advance(order)
             for callback in s.callbacks:
                 callback.on_step(self, loss)
             self._tick()
+            self._milestone()
             reason = s.rules.after_step(p.step, p.seconds) or self.asked
             if self.signals.pending is not None:
                 return False
@@ -213,7 +220,8 @@ class Training:
         s, p = self.setup, self.position
         ran = None
         if self._chunks is not None:
-            most = int(min(self._at_once, s.recorder.until_due(p.step), s.batches))
+            due = min(s.recorder.until_due(p.step), self.recording.until_due(p.step))
+            most = int(min(self._at_once, due, s.batches))
             ran = self._chunks.run(order, p.batch, most, min(s.rules.seconds_left(p.seconds), LONGEST))
         if ran is None:
             return self._step(s.data.gather(self._rows(order), s.dtype))
@@ -240,8 +248,9 @@ class Training:
         except IndexOutOfRange as error:
             raise self._explained(error, batch) from error
         except Diverged as error:  # L-BFGS notices by itself
+            told = search_diverged(s.steps, s.model, s.optimizer, batch, error, p.step + 1)
             before.restore()
-            raise self._lost(TrainingDiverged(f"step {p.step + 1}: {error}", p.step + 1, batch.rows)) from error
+            raise self._lost(told) from error
         if not outcome.finite:
             before.restore()
             raise self._diverged(before, batch, outcome.loss)
@@ -252,7 +261,7 @@ class Training:
     def _diverged(self, before: Snapshot, batch: Batch, loss: float) -> TrainingDiverged:
         """The story of a step that was undone."""
         s, p = self.setup, self.position
-        told = diverged(s.steps, s.model, batch, loss, p.step + 1, float(s.optimizer.lr))
+        told = diverged(s.steps, s.model, s.optimizer, s.ema, batch, loss, p.step + 1)
         before.restore()
         return self._lost(told)
 
@@ -276,6 +285,7 @@ class Training:
     def _lost(self, error: TrainingDiverged) -> TrainingDiverged:
         """Leave the last good state on the disk, to look at and to try again from."""
         self.save()
+        self.setup.recorder.lost(error, self.position.epoch)
         return error
 
     def _close(self, reason: str) -> bool:
@@ -375,16 +385,11 @@ class Training:
     def state(self) -> State:
         """Everything that a checkpoint holds, as arrays and JSON values."""
         s, p = self.setup, self.position
-        tensors = arrays_of(s.model, "model")
-        tensors |= {f"optimizer.{name}": np.asarray(x) for name, x in s.optimizer.state_dict().items()}
-        if s.ema is not None:
-            tensors |= arrays_of(s.ema, "ema")
-            if p.step:  # before the first there is nothing to average
-                with s.ema.applied(s.model):
-                    tensors |= arrays_of(s.model, "average")
+        tensors = course_arrays(s.model, s.optimizer, s.ema, s.plateau)
+        if s.ema is not None and p.step:  # before the first there is nothing to average
+            with s.ema.applied(s.model):
+                tensors |= arrays_of(s.model, "average")
         tensors |= {f"metric.{m.name}.{name}": array for m in s.metrics for name, array in m.sums.items()}
-        if s.plateau is not None:
-            tensors |= {f"plateau.{name}": np.asarray(x) for name, x in s.plateau.state_dict().items()}
         values = {
             "position": dataclasses.asdict(p),
             "rules": [rule.state() for rule in s.rules.remembering],
@@ -402,15 +407,19 @@ class Training:
             is_best = self.setup.settings.keep_best and p.best_epoch > 0 and p.best_step == p.step
             self.setup.recorder.save(self.state(), is_best)
 
+    def _milestone(self) -> None:
+        """Write a milestone, if there is one at this step."""
+        s, p = self.setup, self.position
+        if s.recorder.milestones is not None and s.recorder.milestones.due(p.step):
+            position = {"epoch": p.epoch, "batch": p.batch, "step": p.step, "recorded": p.recorded}
+            values = {"position": position, "data": s.recorder.fingerprint, "settings": s.settings.to_json()}
+            arrays = course_arrays(s.model, s.optimizer, s.ema, s.plateau)
+            s.recorder.milestones.save(p.step, arrays, values | {"outputs": bool(s.metrics)})
+
     def load(self, state: State) -> None:
         """Go back to a checkpoint. CheckpointError when it is of another model, optimiser, or set of data."""
         s = self.setup
-        load_arrays(s.model, "model", state.tensors, "model")
-        s.optimizer.load_state_dict(state.part("optimizer"))
-        if s.ema is not None:
-            load_arrays(s.ema, "ema", state.tensors, "average of weights")
-        if s.plateau is not None:
-            s.plateau.load_state_dict(state.part("plateau"))
+        load_course(s.model, s.optimizer, s.ema, s.plateau, state.tensors)
         for metric in s.metrics:
             metric.sums = {name: array.copy() for name, array in state.part(f"metric.{metric.name}").items()}
         _load_each(s.rules.remembering, state.values["rules"], "stopping rules")

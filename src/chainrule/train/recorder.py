@@ -11,7 +11,9 @@ import numpy as np
 
 from chainrule.errors import CheckpointError, ConfigError
 from chainrule.train.checkpoint import Checkpoint
+from chainrule.train.divergence import TrainingDiverged
 from chainrule.train.history import History
+from chainrule.train.milestones import Milestones, folder_of
 from chainrule.train.store import Run
 
 KEPT = 3  # checkpoints, beside the best
@@ -80,11 +82,22 @@ class Recorder:
         self.best: State | None = None
         self.saved_at = time.monotonic()
         self.saved_step = -1
+        self.milestones: Milestones | None = None
 
     def attach(self, run: Run, fingerprint: dict[str, Any], batches: int) -> None:
         """Write to this run. `fingerprint` tells the data; `batches` is their number in an epoch."""
         self.run, self.fingerprint = run, fingerprint
         self.step_loss_every = max(1, batches // STEP_LOSSES)
+
+    def keep_milestones(self, state_bytes: int, budget: int) -> None:
+        """Let the run keep milestones of states of this size, of no more bytes than that in all."""
+        if self.run is not None and budget:
+            self.milestones = Milestones(folder_of(self.run.path), state_bytes, budget)
+            if not self.milestones.most:
+                self.run.log(
+                    f"keeps no milestones, so replaying a step takes longer: one takes {state_bytes / 1e6:,.0f} MB "
+                    f"of the {budget / 1e6:,.0f} MB that milestones= allows"
+                )
 
     @property
     def wanted(self) -> bool:
@@ -96,6 +109,12 @@ class Recorder:
         if self.run is not None:
             self.run.log(text)
 
+    def lost(self, error: TrainingDiverged, epoch: int) -> None:
+        """Say in the message how to look at the step again, and keep what was found."""
+        if self.run is not None:
+            self.run.record_diagnosis(error.step, epoch, error.diagnosis())
+            error.args = (f"{error}\nreplay it: chainrule replay {self.run.path} --step {error.step}",)
+
     def losses(self, step: int, epoch: int, losses: np.ndarray) -> None:
         """The losses of batches, the first of which was that of `step`; some of them are written."""
         if self.run is not None:
@@ -103,9 +122,10 @@ class Recorder:
                 self.run.record(step + k, epoch, **{STEP_LOSS: float(losses[k])})
 
     def until_due(self, step: int) -> float:
-        """How many steps may follow until a checkpoint is due by their number."""
+        """How many steps may follow until a checkpoint or a milestone is due by their number."""
         every = self.every.steps
-        return math.inf if self.run is None or every is None else every - step % every
+        checkpoint = math.inf if self.run is None or every is None else every - step % every
+        return checkpoint if self.milestones is None else min(checkpoint, self.milestones.until_due(step))
 
     def row(self, row: Mapping[str, Any]) -> None:
         """A row of the history."""

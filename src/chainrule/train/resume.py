@@ -13,6 +13,7 @@ from chainrule.optim import EMA, Optimizer
 from chainrule.train.checkpoint import list_checkpoints
 from chainrule.train.fit import FitResult, attach, conclude, execute, result_of
 from chainrule.train.loop import Training
+from chainrule.train.milestones import forget_after
 from chainrule.train.recorder import State
 from chainrule.train.settings import Settings
 from chainrule.train.setup import make_setup
@@ -88,10 +89,12 @@ def _restored(run: Run, model: Any, data: Any, epochs: int | None, **parts: Any)
     training = Training(setup)
     if state is None:  # killed before its first checkpoint, which is written before the first step
         run.truncate_after(0)
+        forget_after(run.path, 0)
         return training, True
     _check_data(state, setup.recorder.fingerprint, run)
     training.load(state)
     run.truncate_after(state.step)
+    forget_after(run.path, state.step)
     training.history = setup.recorder.history(training.position.recorded)
     if settings.keep_best and training.position.best_epoch:
         training.best_weights = _best_weights(run, training.position.best_step)

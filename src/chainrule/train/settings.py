@@ -31,6 +31,8 @@ class Settings:
     checkpoint_every: int | str = "30 s"
     threads: int | None = None
     precision: str = STANDARD
+    milestones: int = 256
+    record: Any = "auto"
 
     def __post_init__(self) -> None:
         if self.epochs is not None and not _is_count(self.epochs):
@@ -44,6 +46,15 @@ class Settings:
             isinstance(clip, bool) or not isinstance(clip, numbers.Real) or not 0 < clip < math.inf
         ):
             raise ConfigError(f"clip_norm is a number above 0, or None; got {clip!r}.")
+        if self.milestones is False or (self.milestones != 0 and not _is_count(self.milestones)):
+            raise ConfigError(
+                f"milestones is a whole number of megabytes, or 0 for none; got {self.milestones!r}. They are what "
+                "cr.replay goes back to."
+            )
+        record = ("auto" if self.record else None) if isinstance(self.record, bool) else self.record
+        object.__setattr__(self, "record", record)
+        if record not in ("auto", None) and not _is_count(record):
+            raise ConfigError(f"record is 'auto', a number of steps (100), or False for none; got {record!r:.80}.")
         for name in ("shuffle", "keep_best"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"{name} is True or False; got {getattr(self, name)!r:.80}.")

@@ -161,7 +161,7 @@ def make_setup(
         if not isinstance(callback, Callback):
             raise ConfigError(f"{callback!r:.80} is no callback: derive it from cr.train.Callback.")
     setup = Setup(
-        model=model, optimizer=optimizer, data=train, validation=held_out,
+        model=model, optimizer=optimizer, data=train, validation=held_out, loss=loss,
         steps=Steps(
             objective, settings.engine, settings.clip_norm, bool(measured), settings.threads, settings.precision,
         ),

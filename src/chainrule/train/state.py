@@ -9,6 +9,8 @@ from chainrule import tree
 from chainrule.core.autodiff import as_role
 from chainrule.core.tensor import Tensor, wrap
 from chainrule.errors import CheckpointError, ConfigError
+from chainrule.nn import Module
+from chainrule.optim import EMA, Optimizer, ReduceOnPlateau
 
 SHOWN = 5  # differences listed in a message
 
@@ -51,6 +53,36 @@ def load_arrays(thing: Any, prefix: str, arrays: Mapping[str, np.ndarray], what:
         array = np.array(given[leaf.path])
         new_leaves.append(as_role(wrap(array), leaf.role) if isinstance(leaf.value, Tensor) else array)
     tree.build(flat, new_leaves, in_place=True)
+
+
+def course_arrays(
+    model: Module, optimizer: Optimizer, ema: EMA | None, plateau: ReduceOnPlateau | None
+) -> dict[str, np.ndarray]:
+    """All that the course of a training depends on, by name: model, optimiser, averages, what lowers the rate."""
+    tensors = arrays_of(model, "model")
+    tensors |= {f"optimizer.{name}": np.asarray(x) for name, x in optimizer.state_dict().items()}
+    if ema is not None:
+        tensors |= arrays_of(ema, "ema")
+    if plateau is not None:
+        tensors |= {f"plateau.{name}": np.asarray(x) for name, x in plateau.state_dict().items()}
+    return tensors
+
+
+def load_course(
+    model: Module, optimizer: Optimizer, ema: EMA | None, plateau: ReduceOnPlateau | None,
+    tensors: Mapping[str, np.ndarray],
+) -> None:  # fmt: skip
+    """Take back what `course_arrays` returned. CheckpointError or StateError where it does not fit."""
+    load_arrays(model, "model", tensors, "model")
+    optimizer.load_state_dict(_part(tensors, "optimizer"))
+    if ema is not None:
+        load_arrays(ema, "ema", tensors, "average of weights")
+    if plateau is not None:
+        plateau.load_state_dict(_part(tensors, "plateau"))
+
+
+def _part(tensors: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+    return {name[len(prefix) + 1 :]: array for name, array in tensors.items() if name.startswith(f"{prefix}.")}
 
 
 def _kind(x: Any) -> str:

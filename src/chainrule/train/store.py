@@ -2,8 +2,9 @@
 
     runs/digits-1/
       config.json       the configuration, written once; a folder without it is not a run
-      metrics.sqlite    table metrics (step, epoch, name, value), and table sessions: each time somebody trained
+      metrics.sqlite    metrics (step, epoch, name, value), sessions: each time somebody trained, recordings, diagnoses
       checkpoints/      see chainrule.train.checkpoint
+      milestones/       see chainrule.train.milestones
       log.txt           lines for people
       lock              held by the process that trains; it is the lock that counts, not the file
 
@@ -12,14 +13,13 @@ and others read while one writes (https://sqlite.org/wal.html). A session that s
 lock was interrupted: that is how a kill is seen, which leaves no chance to say goodbye.
 """
 
-import numbers
 import os
 import platform
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,6 +36,16 @@ from chainrule.train.checkpoint import (
     prune_checkpoints,
     save_checkpoint,
 )
+from chainrule.train.database import (
+    RECORDINGS,
+    SCHEMA,
+    Content,
+    Table,
+    as_number,
+    read_contents,
+    translated,
+    write_contents,
+)
 from chainrule.train.files import FileLock, atomic_write, sync_folder, to_json
 from chainrule.train.folders import FORMAT, Foreign, make_folder, read_settings
 
@@ -43,14 +53,6 @@ Status = Literal["running", "finished", "stopped", "interrupted", "failed"]
 
 _COMMIT_SECONDS = 1.0
 _COMMIT_ROWS = 1000
-_SCHEMA = """
-    PRAGMA journal_mode = WAL;
-    BEGIN;
-    CREATE TABLE metrics (step INTEGER, epoch INTEGER, name TEXT, value, PRIMARY KEY (step, name));
-    CREATE TABLE sessions (id INTEGER PRIMARY KEY, started REAL, seen REAL, status TEXT, reason TEXT,
-                           process INTEGER, host TEXT);
-    COMMIT;
-"""
 
 
 class Best(NamedTuple):
@@ -106,6 +108,7 @@ class Run:
         self._lock = FileLock(path / "lock")
         self._connection: sqlite3.Connection | None = None
         self._pending: list[tuple[int, int, str, float | int | None]] = []
+        self._contents: list[Content] = []
         self._committed_at = time.monotonic()
         self._guard = threading.RLock()
 
@@ -137,8 +140,8 @@ class Run:
             root.mkdir(parents=True, exist_ok=True)
             run = cls(make_folder(root, name, stem), settings)
             run.checkpoints.mkdir()
-            with _sqlite(run.path), closing(sqlite3.connect(run._database)) as connection:
-                connection.executescript(_SCHEMA)
+            with translated(run.path), closing(sqlite3.connect(run._database)) as connection:
+                connection.executescript(SCHEMA)
             sync_folder(root)
             run._begin_session()
             atomic_write(run.path / "config.json", text.encode() + b"\n")  # from here on it is a run
@@ -175,13 +178,14 @@ class Run:
                 f"Wait for it, stop it, or start a new run. ({self.path})"
             )
         try:
-            with _sqlite(self.path):
+            with translated(self.path):
                 address = f"{self._database.absolute().as_uri()}?mode=rw"
                 self._connection = sqlite3.connect(
                     address, uri=True, timeout=30, isolation_level="IMMEDIATE", check_same_thread=False
                 )
                 # Synchronous commits: a checkpoint must not survive a power failure that its metrics do not survive.
                 self._connection.execute("PRAGMA synchronous = FULL")
+                self._connection.executescript(RECORDINGS)
                 if (verdict := self._connection.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
                     raise sqlite3.DatabaseError(verdict)
                 with self._connection:
@@ -217,27 +221,32 @@ class Run:
 
         Raises `ConfigError` for a value that is not a number.
         """
-        rows = [(int(step), int(epoch), name, _number(name, value)) for name, value in metrics.items()]
+        rows = [(int(step), int(epoch), name, as_number(name, value)) for name, value in metrics.items()]
         with self._guard:
             self._writer()
             self._pending += rows
-            if len(self._pending) >= _COMMIT_ROWS or time.monotonic() - self._committed_at >= _COMMIT_SECONDS:
-                self.flush()
+            self._flush_if_due()
+
+    def _flush_if_due(self) -> None:
+        if len(self._pending) >= _COMMIT_ROWS or time.monotonic() - self._committed_at >= _COMMIT_SECONDS:
+            self.flush()
 
     def flush(self) -> None:
         """Commit what was recorded. When this returns, it survives a kill and a power failure."""
         with self._guard:
-            with _sqlite(self.path), self._writer() as connection:
+            with translated(self.path), self._writer() as connection:
                 connection.executemany(
                     "INSERT INTO metrics (step, epoch, name, value) VALUES (?, ?, ?, ?) ON CONFLICT "
                     "DO UPDATE SET epoch = excluded.epoch, value = excluded.value",
                     self._pending,
                 )
+                write_contents(connection, self._contents)
                 connection.execute(
                     "UPDATE sessions SET seen = ? WHERE id = (SELECT max(id) FROM sessions)", (time.time(),)
                 )
             # Should an interrupt strike between commit and clear, the rows are written again, to the same effect.
             self._pending.clear()
+            self._contents.clear()
             self._committed_at = time.monotonic()
 
     def save(
@@ -265,8 +274,24 @@ class Run:
             self.flush()
             # Checkpoints first: one that outlived its metrics would be resumed with a hole in the history.
             delete_checkpoints_after(self.checkpoints, step)
-            with _sqlite(self.path), self._writer() as connection:
-                connection.execute("DELETE FROM metrics WHERE step > ?", (int(step),))
+            with translated(self.path), self._writer() as connection:
+                for table in ("metrics", "recordings", "diagnoses"):
+                    connection.execute(f"DELETE FROM {table} WHERE step > ?", (int(step),))
+
+    def record_snapshot(self, step: int, epoch: int, snapshot: Mapping[str, Any]) -> None:
+        """Keep what layers and parameters looked like at a step (see chainrule.diagnosis.statistics)."""
+        self._keep("recordings", step, epoch, snapshot)
+
+    def record_diagnosis(self, step: int, epoch: int, diagnosis: Mapping[str, Any]) -> None:
+        """Keep what was found wrong at a step."""
+        self._keep("diagnoses", step, epoch, diagnosis)
+
+    def _keep(self, table: Table, step: int, epoch: int, content: Mapping[str, Any]) -> None:
+        text = to_json(dict(content), table)
+        with self._guard:
+            self._writer()
+            self._contents.append((table, int(step), int(epoch), text))
+            self._flush_if_due()
 
     def log(self, text: str) -> None:
         """Append a line, with the time before it, to log.txt."""
@@ -283,7 +308,7 @@ class Run:
         if status not in get_args(Status):
             raise ConfigError(f"A status is one of {', '.join(get_args(Status))}, not {status!r}.")
         self.flush()
-        with self._guard, _sqlite(self.path), self._writer() as connection:
+        with self._guard, translated(self.path), self._writer() as connection:
             connection.execute(
                 "UPDATE sessions SET status = ?, reason = ? WHERE id = (SELECT max(id) FROM sessions)", (status, reason)
             )
@@ -341,6 +366,14 @@ class Run:
             row[name] = float("nan") if value is None else value
         return list(rows.values())
 
+    def snapshots(self, after: int | None = None) -> list[dict[str, Any]]:
+        """What `record_snapshot` kept, with step and epoch; of the steps after that one."""
+        return read_contents(self._query, "recordings", after)
+
+    def diagnoses(self, after: int | None = None) -> list[dict[str, Any]]:
+        """What `record_diagnosis` kept, with step and epoch; of the steps after that one."""
+        return read_contents(self._query, "diagnoses", after)
+
     def columns(self) -> dict[str, list[Any]]:
         """The history as columns of one length; None where a step has no value of a metric."""
         history = self.history()
@@ -383,11 +416,11 @@ class Run:
     def _query(self, query: str, *values: object) -> list[tuple[Any, ...]]:
         """Ask over a connection of its own, so that no reader holds up the writer for longer than its question."""
         with self._guard:
-            if self._pending:
+            if self._pending or self._contents:
                 self.flush()
         # SQLite needs to write beside the file even to read it, save when told that nobody else writes.
         frozen = not os.access(self.path, os.W_OK) and not os.path.exists(f"{self._database}-wal")
-        with _sqlite(self.path):
+        with translated(self.path):
             address = f"{self._database.absolute().as_uri()}?mode=ro{'&immutable=1' if frozen else ''}"
             with closing(sqlite3.connect(address, uri=True, timeout=30)) as connection:
                 return connection.execute(query, values).fetchall()
@@ -411,39 +444,3 @@ def list_runs(root: str | os.PathLike[str]) -> list[RunSummary]:
         except CheckpointError as error:
             summaries.append(RunSummary(path.parent.name, path.parent, "damaged", str(error)))
     return sorted(summaries, key=lambda run: (run.started is None, run.started, run.name))
-
-
-def _number(name: str, value: Any) -> float | int | None:
-    """A metric as SQLite holds it. It holds no NaN, and no metric is absent: so NULL stands for NaN."""
-    if isinstance(value, numbers.Integral):
-        number = int(value)
-        if -(2**63) <= number < 2**63:
-            return number
-        raise ConfigError(f"The metric {name!r} is {number}, beyond 64 bits. Record it as a float.")
-    if not hasattr(value, "__float__"):
-        raise ConfigError(
-            f"The metric {name!r} is {value!r} of type {type(value).__name__}; a metric is one real number."
-        )
-    try:
-        result = float(value)
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"The metric {name!r} is not one real number: {error}.") from error
-    return None if result != result else result
-
-
-@contextmanager
-def _sqlite(path: Path) -> Iterator[None]:
-    """Turn SQLite's errors into ours."""
-    try:
-        yield
-    except sqlite3.DatabaseError as error:
-        # An OperationalError is about the file's surroundings, any other about its content.
-        ailment = (
-            "cannot be used. Is it there, the folder writable, the disk full"
-            if isinstance(error, sqlite3.OperationalError)
-            else "is damaged. Is there a backup"
-        )
-        raise CheckpointError(
-            f"{path / 'metrics.sqlite'} {ailment}? ({error}) "
-            f"The checkpoints in {path / 'checkpoints'} do not need it: a new run can begin from one."
-        ) from error
