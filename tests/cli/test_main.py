@@ -13,7 +13,8 @@ from chainrule.cli import main, runs
 from chainrule.errors import ChainruleError, ConfigError, DataError, Diverged, ProgramError
 
 COMMANDS = [
-    "train", "resume", "find-lr", "predict", "evaluate", "runs", "summary", "check-gradients", "doctor", "version",
+    "train", "resume", "find-lr", "predict", "evaluate", "runs", "summary", "explain", "diagnose", "replay", "diff",
+    "ui", "export", "check-gradients", "doctor", "version",
 ]  # fmt: skip
 PROGRAM = "from chainrule.cli.main import run; run()"
 

@@ -11,7 +11,7 @@ SHORT = ["--epochs", "3", "--patience", "0", "-q"]
 
 def test_layers_and_parameters_are_recorded_as_often_as_asked(cli, tmp_path):
     assert cli("train", "iris", "--name", "some", "--record", "5", *SHORT).code == 0
-    assert [s["step"] for s in Run.open(tmp_path / "runs/some").snapshots()] == [0, 5, 10]
+    assert [s["step"] for s in Run.open(tmp_path / "runs/some").snapshots()] == [1, 6, 11]
     assert cli("train", "iris", "--name", "none", "--record", "off", *SHORT).code == 0
     assert Run.open(tmp_path / "runs/none").snapshots() == []
 
@@ -28,7 +28,7 @@ def test_event_files_are_written_along_and_the_run_goes_on_with_them(cli, tmp_pa
     assert b"parameters/0.weight/update" in first.read_bytes() and b"validation_loss" in first.read_bytes()
     assert cli("resume", "runs/a", "--epochs", "5", "--patience", "0", "-q").code == 0
     assert len(list((tmp_path / "events").iterdir())) == 2
-    assert [s["step"] for s in Run.open(tmp_path / "runs/a").snapshots()] == [0, 5, 10, 15]
+    assert [s["step"] for s in Run.open(tmp_path / "runs/a").snapshots()] == [1, 6, 11, 16]
 
 
 def test_a_run_is_exported_afterwards(cli, tmp_path):

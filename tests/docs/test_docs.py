@@ -148,7 +148,8 @@ def test_pictures_are_small_and_used(path):
 
 
 PATH = re.compile(r"`((?:src|tests|examples|docs|core|primitives|functions|program|control|passes|engines|nn|optim|"
-                  r"data|generation|detection|train|cli|losses|random)/[\w./-]*\w\.(?:py|md|png|svg))`")  # fmt: skip
+                  r"data|generation|detection|train|cli|losses|random|observe|diagnosis|interop|explanation|"
+                  r"replaying|ui)/[\w./-]*\w\.(?:py|md|png|svg))`")  # fmt: skip
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))

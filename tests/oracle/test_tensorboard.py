@@ -98,7 +98,7 @@ def test_a_training_that_goes_on_makes_void_what_came_after_its_checkpoint(tmp_p
         callbacks=[],
     )
     run = Run.open(tmp_path / "run")
-    assert [s["step"] for s in run.snapshots()] == [0, 1, 2, 3, 4, 5]
+    assert [s["step"] for s in run.snapshots()] == [1, 2, 3, 4, 5, 6]
     again = EventWriter(tmp_path / "events")
     again.restart(5)
     again.scalar("recorded/loss", 1.0, 6)

@@ -64,9 +64,9 @@ def test_recording_changes_no_bit_of_what_is_trained(engine, tmp_path):
 def test_every_so_many_steps_means_exactly_that(engine, tmp_path):
     result, _ = train(engine=engine, record=3, run_dir=tmp_path / "run")
     snapshots = Run.open(result.run).snapshots()
-    assert [s["step"] for s in snapshots] == list(range(0, 20, 3))
+    assert [s["step"] for s in snapshots] == list(range(1, 20, 3))
     assert [s["epoch"] for s in snapshots] == [1 + step // 5 for step in range(0, 20, 3)]
-    assert Run.open(result.run).snapshots(after=9) == snapshots[4:]
+    assert Run.open(result.run).snapshots(after=9) == snapshots[3:]
     layers = [(layer["path"], layer["layer"]) for layer in snapshots[0]["layers"]]
     assert layers == [("0", "Linear"), ("1", "BatchNorm1d"), ("2", "ReLU"), ("3", "Dropout"), ("4", "Linear")]
     assert snapshots[0]["learning_rate"] == pytest.approx(1e-2)
@@ -136,7 +136,7 @@ def test_a_run_that_goes_on_goes_on_recording_and_forgets_what_came_after(tmp_pa
     run.close()
     resume(tmp_path / "run", **parts(), epochs=6)
     run = Run.open(tmp_path / "run")
-    assert [s["step"] for s in run.snapshots()] == list(range(0, 30, 2))
+    assert [s["step"] for s in run.snapshots()] == list(range(1, 30, 2))
     assert [(d["step"], d["kind"]) for d in run.diagnoses() if d["kind"] in ("gone", "kept")] == [(3, "kept")]
 
 

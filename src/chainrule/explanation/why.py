@@ -166,12 +166,20 @@ class Finder:
         why.children = [self._child(term, chain[-1][1], total) for term in shown]
         if len(terms) > len(shown):  # those that add 0 among them
             why.rest = Rest(len(terms) - len(shown), float(sum(t.value for t in terms[len(shown) :])))
-        edges = self.graph.consumers.get(chain[-1][0].id, [])
-        if not terms and edges and not why.note:
-            last = self.graph.nodes[edges[0].node]
-            flat = last.tensor.primitive.kind == "elementwise" and len(edges) == 1
-            because = f"the slope of {last.location.layer or last.op} is 0 here" if flat else "nothing depends on it"
-            why.note = f"nothing comes back: {because}"
+        if not terms and self.graph.consumers.get(chain[-1][0].id) and not why.note:
+            why.note = f"nothing comes back: {self._because(*chain[-1])}"
+
+    def _because(self, node: Node, index: Index) -> str:
+        """Why no gradient comes back to an element of a node that is used."""
+        edges = self._edges(node, index)
+        if not edges:
+            return "nothing depends on it"
+        consumer = self.graph.nodes[edges[0].node]
+        if len(edges) == 1 and self._weighs(edges[0]):
+            return "what it is multiplied with is 0"
+        if len(edges) == 1 and consumer.tensor.primitive.kind == "elementwise":
+            return f"the slope of {consumer.location.layer or consumer.op} is 0 here"
+        return "the local derivative is 0 here"
 
     def chain(self, node: Node, index: Index) -> Chain:
         """The element, and those that have the same gradient since they are what becomes of it and of nothing else."""

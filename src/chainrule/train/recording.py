@@ -139,7 +139,7 @@ class Recording:
         found = dataclasses.replace(statistics(seen), learning_rate=float(s.optimizer.lr))
         snapshot = found.to_dict()
         if s.recorder.run is not None:
-            s.recorder.run.record_snapshot(p.step, p.epoch, snapshot)
+            s.recorder.run.record_snapshot(p.step + 1, p.epoch, snapshot)  # the step that it looks at
         for diagnosis in self.watch.look(found, training.history):
             self._tell(training, diagnosis)
         for callback in s.callbacks:
@@ -151,8 +151,8 @@ class Recording:
         s, p = self.setup, training.position
         text = f"{diagnosis.severity}: {diagnosis.message}{f'. {diagnosis.remedy}' if diagnosis.remedy else ''}"
         if s.recorder.run is not None:
-            s.recorder.run.record_diagnosis(p.step, p.epoch, diagnosis.to_dict())
-        s.recorder.log(f"step {p.step}: {text}")
+            s.recorder.run.record_diagnosis(p.step + 1, p.epoch, diagnosis.to_dict())
+        s.recorder.log(f"step {p.step + 1}: {text}")
         say = getattr(s.progress, "say", None)
         if say is not None:
             say(text)

@@ -48,7 +48,7 @@ class TensorBoard(Callback):
     def on_record(self, training: "Training", snapshot: Mapping[str, Any]) -> None:
         """Write what was seen."""
         if self.writer is not None:
-            write_snapshot(self.writer, training.position.step, snapshot)
+            write_snapshot(self.writer, training.position.step + 1, snapshot)
             self.writer.flush()
 
     def on_epoch(self, training: "Training", row: Mapping[str, Any]) -> None:

@@ -2,7 +2,6 @@
 
 import math
 import re
-import shutil
 
 import pytest
 from tests.explain.two_two_two import by_library, explanation
@@ -12,7 +11,7 @@ from chainrule import losses, nn, optim
 from chainrule.explanation import explain
 from chainrule.explanation.page import write_page
 
-from .conftest import DESKTOP, PHONE, PROJECTOR, ROOT, wait_until
+from .conftest import DESKTOP, PHONE, PROJECTOR, ROOT, save_for_documents, wait_until
 
 SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
 
@@ -51,7 +50,7 @@ def picture(request):
         page.wait_for_timeout(250)
         page.screenshot(path=folder / f"{name}.png", full_page=whole)
         if docs and request.config.getoption("--refresh-images", default=False):
-            shutil.copy(folder / f"{name}.png", ROOT / "docs" / "images" / f"{name}.png")
+            save_for_documents(folder / f"{name}.png", f"{name}.png")
 
     return take
 
@@ -307,7 +306,7 @@ def test_very_deep_networks_stay_light(opened, picture):
 
 
 def test_a_page_without_an_explanation_says_so(chromium, tmp_path):
-    template = ROOT / "src" / "chainrule" / "explain" / "page.html"
+    template = ROOT / "src" / "chainrule" / "explanation" / "page.html"
     page = chromium.new_page()
     page.goto(template.as_uri())
     assert "holds no explanation" in page.locator("#page").inner_text()
