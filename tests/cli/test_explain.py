@@ -45,7 +45,7 @@ def test_why_names_columns_and_classes(cli, iris):
         assert "setosa in row 1 (6 Linear)" in shown.out
     assert "update  m′ = 0.9 · m + 0.1 · g = " in shown.out
     bias = cli("explain", "runs/iris", "--why", "6.bias[1]").out
-    assert "error of unit 1 versicolor in row 0 (6 Linear)" in bias and "p = " in bias
+    assert "error of unit 1 “versicolor” in row 0 (6 Linear)" in bias and "p = " in bias
 
 
 def test_the_answer_is_that_of_predict(cli, iris, tmp_path):

@@ -258,7 +258,8 @@ def test_the_run_says_how_to_replay_the_step_and_keeps_what_was_found(tmp_path):
     x, y = planted(100)
     model = nn.Sequential(Share(), nn.Linear(2, 2))
     error, found = fails(model, (x, y), run_dir=tmp_path / "run")
-    assert str(error).endswith(f"\nreplay it: chainrule replay {tmp_path / 'run'} --step {error.step}")
+    by_code = f"cr.replay({str(tmp_path / 'run')!r}, model, data, ..., step={error.step})"
+    assert str(error).endswith(f"\nreplay it: {by_code}")
     run = cr.train.Run.open(tmp_path / "run")
     (diagnosis,) = run.diagnoses()
     assert (diagnosis["kind"], diagnosis["severity"], diagnosis["step"]) == ("non-finite", "error", error.step)

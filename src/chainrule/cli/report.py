@@ -123,7 +123,7 @@ class Outcome:
             name = shlex.quote(str(r.run))
             display.say()
             display.say(
-                f"next: chainrule predict {name} FILE · chainrule evaluate {name} · chainrule summary {name}", "dim"
+                f"next: chainrule predict {name} FILE · chainrule evaluate {name} · chainrule explain {name}", "dim"
             )
 
 

@@ -163,7 +163,7 @@ class Session:
             run.close()
             raise CheckpointError(
                 f"{path} was not made by `chainrule train`: it does not say how rows become numbers. "
-                "Load its weights in Python: chainrule.train.load_weights(model, run)."
+                "Work with it in Python: cr.train.load_weights(model, run), cr.replay(run, model, data, ...)."
             )
         return cls(run, run.config)
 

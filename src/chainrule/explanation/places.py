@@ -132,7 +132,7 @@ class Places:
             return f"[{', '.join(map(str, index))}]" if index else ""
         named = [(name, i) for name, i in zip(axes, index, strict=True)]
         labels = self.labels.get(node.id)
-        label = f" {labels[index[-1]]}" if labels else ""
+        label = f" “{labels[index[-1]]}”" if labels else ""
         main = [f"{name} {i}{label}" for name, i in named if name in MAIN]
         at = [f"{name} {i}" for name, i in named if name not in (*MAIN, "row")]
         row = [f"in row {self.rows[i] if i < len(self.rows) else i}" for name, i in named if name == "row"]

@@ -11,6 +11,7 @@ from chainrule.explanation.arrays import number_to_json
 from chainrule.explanation.graph import Edge, Graph, Node
 from chainrule.explanation.local import column, slopes
 from chainrule.explanation.places import Index, forward, misses
+from chainrule.explanation.stories.pointwise import Pointwise, of_calls
 from chainrule.explanation.words import Chain, Words, element
 
 WIDTH = 8  # contributions that are shown of each sum
@@ -118,12 +119,16 @@ class Why:
 
 @dataclass(frozen=True)
 class Term:
-    """One contribution: the element of a consumer, its gradient, and the local derivative."""
+    """One contribution: the element of a consumer, its gradient, and the local derivative.
+
+    `function` is what lies between where that is an activation of several operations, told as one.
+    """
 
     edge: Edge
     index: Index
     upstream: float
     local: float
+    function: str = ""
 
     @property
     def value(self) -> float:
@@ -137,6 +142,7 @@ class Finder:
     def __init__(self, graph: Graph, words: Words) -> None:
         self.graph, self.words = graph, words
         self._slopes: dict[Edge, np.ndarray | None] = {}
+        self._activations = of_calls(graph)
 
     def root(self, node: Node, index: Index) -> Why:
         """The gradient by one element of a node."""
@@ -172,6 +178,8 @@ class Finder:
     def _because(self, node: Node, index: Index) -> str:
         """Why no gradient comes back to an element of a node that is used."""
         edges = self._edges(node, index)
+        if node.id in self._activations:
+            return f"the slope of {self._activations[node.id].name} is 0 here"
         if not edges:
             return "nothing depends on it"
         consumer = self.graph.nodes[edges[0].node]
@@ -187,7 +195,7 @@ class Finder:
         while True:
             node, index = found[-1]
             edges = self._edges(node, index)
-            if len(edges) != 1:
+            if len(edges) != 1 or node.id in self._activations:
                 return found
             consumer = self.graph.nodes[edges[0].node]
             moved = forward(consumer, edges[0].position, index)
@@ -205,6 +213,8 @@ class Finder:
 
     def terms(self, node: Node, index: Index) -> list[Term]:
         """All contributions to the gradient by one element that are not 0."""
+        if node.id in self._activations:
+            return self._through(self._activations[node.id], index)
         found = []
         for edge in self._edges(node, index):
             consumer = self.graph.nodes[edge.node]
@@ -223,6 +233,17 @@ class Finder:
             places = [tuple(map(int, place)) for place in np.argwhere(local != 0)]
             found += [Term(edge, place, float(upstream[place]), float(local[place])) for place in places]
         return found
+
+    def _through(self, activation: Pointwise, index: Index) -> list[Term]:
+        """The contribution by way of an activation of several operations."""
+        edge = Edge(activation.after.id, 0, activation.before.id)
+        if edge not in self._slopes:
+            self._slopes[edge] = activation.slope()
+        slope, upstream = self._slopes[edge], activation.after.gradient
+        assert slope is not None
+        if upstream is None or slope[index] == 0:
+            return []
+        return [Term(edge, index, float(upstream[index]), float(slope[index]), activation.name)]
 
     def _edges(self, node: Node, index: Index) -> list[Edge]:
         """Those who take the element."""
@@ -249,7 +270,9 @@ class Finder:
         node, index = self.graph.nodes[term.edge.node], term.index
         chain = self.chain(node, index)
         share = term.value / total if total and np.isfinite(total) else None
-        factor = self.words.factor(node, term.edge.position, at, index, term.local)
+        factor = f"slope of {term.function}"
+        if not term.function:
+            factor = self.words.factor(node, term.edge.position, at, index, term.local)
         return Why(
             element(node, index), node.id, index, term.upstream, term.value, term.upstream, term.local, share,
             self.words.error(chain), factor, self.words.note(chain), source=self,

@@ -113,7 +113,9 @@ class Recorder:
         """Say in the message how to look at the step again, and keep what was found."""
         if self.run is not None:
             self.run.record_diagnosis(error.step, epoch, error.diagnosis())
-            error.args = (f"{error}\nreplay it: chainrule replay {self.run.path} --step {error.step}",)
+            by_command = f"chainrule replay {self.run.path} --step {error.step}"
+            by_code = f"cr.replay({str(self.run.path)!r}, model, data, ..., step={error.step})"
+            error.args = (f"{error}\nreplay it: {by_command if 'source' in self.run.config else by_code}",)
 
     def losses(self, step: int, epoch: int, losses: np.ndarray) -> None:
         """The losses of batches, the first of which was that of `step`; some of them are written."""

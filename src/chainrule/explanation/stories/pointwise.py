@@ -57,17 +57,37 @@ class Pointwise:
 
 def of_view(view: View) -> Pointwise | None:
     """The function of a module that works element by element; None of any other module."""
-    if len(view.inputs) != 1 or len(view.outputs) != 1 or not view.nodes or view.nodes[-1] is not view.outputs[0]:
+    return _of(view.graph, view.layer, view.inputs, view.outputs, view.nodes)
+
+
+def of_calls(graph: Graph) -> dict[int, Pointwise]:
+    """The functions of modules that are several operations and that alone read what they are given: by its number."""
+    found = {}
+    for call in graph.calls:
+        inputs, outputs = [[n for n in map(graph.of, x) if n is not None] for x in (call.inputs, call.outputs)]
+        computed = [node for node in graph.of_call(call) if not node.role]
+        function = _of(graph, call.layer, inputs, outputs, computed)
+        if function is not None and len(function.nodes) > 1:
+            inside = {node.id for node in function.nodes}
+            if all(edge.node in inside for edge in graph.consumers.get(function.before.id, [])):
+                found[function.before.id] = function
+    return found
+
+
+def _of(
+    graph: Graph, layer: str, inputs: Sequence[Node], outputs: Sequence[Node], nodes: Sequence[Node]
+) -> Pointwise | None:
+    if len(inputs) != 1 or len(outputs) != 1 or not nodes or nodes[-1] is not outputs[0]:
         return None
-    given = view.inputs[0]
+    given = inputs[0]
     depends = {given.id}
-    for node in view.nodes:
+    for node in nodes:
         if any(i in depends for i in node.inputs):
             if not _is_pointwise(node, given):
                 return None
             depends.add(node.id)
-    inside = [node for node in view.nodes if node.id in depends]
-    return Pointwise(view.graph, given, inside, view.layer) if view.outputs[0].id in depends else None
+    inside = [node for node in nodes if node.id in depends]
+    return Pointwise(graph, given, inside, layer) if outputs[0].id in depends else None
 
 
 def after(graph: Graph, z: Node, taken: set[int]) -> Pointwise | None:
