@@ -255,11 +255,12 @@ def test_a_training_loop_keeps_no_history():
         return sum(isinstance(x, Tensor) for x in gc.get_objects())
 
     counts = []
-    for _ in range(30):
-        value, g = value_and_grad(loss)(w)
-        w = w - 0.1 * g
+    for steps in (3, 27):  # looking takes long, where many tests have run before
+        for _ in range(steps):
+            value, g = value_and_grad(loss)(w)
+            w = w - 0.1 * g
         counts.append(alive())
-    assert counts[-1] == counts[2]
+    assert counts[1] == counts[0]
     assert value.inputs == ()
 
 
