@@ -334,5 +334,11 @@ def test_whatever_the_seed(make, seed):
     check(make, seed)
 
 
+def test_batches_whose_rows_say_the_same_are_noted():
+    report = classify(network(0, 6, HIDDEN, 3), blobs(0, rows=48_000, distance=6.0), batch_size=6000)
+    assert [(d.kind, d.severity) for d in report] == [("gradient-noise", "note")], str(report)
+    assert "many times over" in report[0].message
+
+
 def test_there_are_twelve_and_more():
     assert len(set(SICK.values())) >= 12
