@@ -16,13 +16,13 @@ from chainrule.diagnosis import Diagnosis, Watch
 from chainrule.diagnosis.case import Case, Noise, Trial
 from chainrule.diagnosis.curvature import sharpness
 from chainrule.diagnosis.examine import examine, of_step
-from chainrule.diagnosis.fitting import overfitting
+from chainrule.diagnosis.fitting import overfitting, plateau
 from chainrule.diagnosis.folding import EXPLAINS, ORDER, fold
 from chainrule.diagnosis.labels import leakage, noise, twins
 from chainrule.diagnosis.noise import noise_scale
 from chainrule.diagnosis.noise import scale as noise_told
 from chainrule.diagnosis.rates import curvature_limit, too_high, too_low
-from chainrule.diagnosis.statistics import statistics
+from chainrule.diagnosis.statistics import Statistics, statistics
 from chainrule.observe import observe_call
 
 
@@ -292,3 +292,12 @@ def test_every_kind_is_explained_in_the_documents():
     kinds = set(re.findall(r'Diagnosis\(\s*"([a-z-]+)"', source)) - {"dead-relus"} | EXPLAINS.keys()
     assert len(kinds) > 20
     assert [kind for kind in kinds if f"**{kind}" not in written] == []
+
+
+def test_a_plateau_is_what_remains_where_no_batch_could_be_tried():
+    seen = Statistics([], [], 1.0, 0.1, 0.01)
+    stuck = Case(before=seen, constant=1.0, trials=trials((1.0, 0.999), before=1.0))
+    assert [d.kind for d in plateau(stuck)] == ["plateau"]
+    assert plateau(Case(before=seen, constant=1.0, trials=trials((1.0, 0.5), before=1.0))) == []
+    assert [d.kind for d in plateau(dataclasses.replace(stuck, one_batch=(0.9, 1.0)))] == ["capacity"]
+    assert [d.kind for d in plateau(dataclasses.replace(stuck, one_batch=(0.1, 1.0)))] == ["no-signal"]

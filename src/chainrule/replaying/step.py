@@ -1,7 +1,7 @@
 """`replay`: one step of a past run, made again to the bit."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -142,13 +142,12 @@ def replayed(course: Course, step: int) -> Replayed:
     course.forward(step - 1)
     start, made = course.start, step - course.start
     before, batch = course.arrays(), course.batch()
-    place, epoch, rate = course.place, course.place.epoch, float(course.parts.optimizer.lr)
-    place = type(place)(place.epoch, place.batch, place.step, place.recorded)
+    place, rate = replace(course.place), float(course.parts.optimizer.lr)
     loss = course.make()
     after = course.arrays()
     course.put(before, place)
     return Replayed(
-        step, epoch, batch, loss, course.losses.get(step), rate, course.parts.model, course.parts.optimizer,
+        step, place.epoch, batch, loss, course.losses.get(step), rate, course.parts.model, course.parts.optimizer,
         _weights(before), _weights(after), start, made, course.verdict(), course.run.path, course.parts,
     )  # fmt: skip
 
