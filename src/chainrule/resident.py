@@ -95,7 +95,10 @@ class Away:
 
     def settle(self) -> None:
         """Bring the tensors of this object back, and of all that went with it."""
-        self.resident.settle()
+        asked = None
+        while asked is not self.resident:  # meanwhile they may have been passed on to another Session
+            asked = self.resident
+            asked.settle()
 
     def begin(self) -> None:
         """Take the tensors out."""
@@ -192,6 +195,26 @@ class Resident:
                 if not self.current:
                     self._correct()
 
+    def pass_on(self, home: "Home") -> "Resident | None":
+        """Have the objects in another Home, of a function of the same objects, without looking at them; None where
+        somebody has looked already, or is at work in one of the two."""
+        if not home.lock.acquire(blocking=False):  # waiting could be for ever
+            return None
+        try:
+            with self.home.lock, moving:
+                if not self.ready() or not self.away or self.stepping or not home.succeed(self.home):
+                    return None
+                heir = Resident(home)
+                heir.objects, heir.watches, heir.away, heir.current = self.objects, self.watches, True, True
+                home.tenant, self.home.tenant = weakref.ref(heir), None
+                self.objects, self.away, self.current = [], False, False
+                for away in (ref() for ref in heir.objects):
+                    if away is not None:
+                        away.resident = heir
+                return heir
+        finally:
+            home.lock.release()
+
     def _correct(self) -> None:
         """Somebody looked while a step ran (a signal handler, a finaliser), maybe too early: bring back once more."""
         with moving:
@@ -225,10 +248,11 @@ class Home:
     source     which of these a leaf gets its new value from: itself, or the one that it is tied to
     volatile   the attributes that a step replaces
     known      the tensors that the held leaves are copies of; None where a step has made another value
+    spec       the structure of the arguments
     """
 
     def __init__(self, session: Session, flat: tree.Flat, held: Sequence[int], source: Mapping[int, int]) -> None:
-        self.session, self.held, self.source = session, held, source
+        self.session, self.held, self.source, self.spec = session, held, source, flat.spec
         self.updated = [i for i in held if source.get(i) == i]
         number = {i: k for k, i in enumerate(held)}
         self.lender = Lender(session, [number[i] for i in self.updated])
@@ -318,6 +342,18 @@ class Home:
         for i in self.updated:
             self.known[i] = None
         return loaded
+
+    def like(self, other: "Home") -> bool:
+        """Whether the same objects could be in either, their leaves with the same numbers."""
+        return self.held == other.held and self.source == other.source and self.spec == other.spec
+
+    def succeed(self, other: "Home") -> bool:
+        """Take over what another Home that is `like` this one has, its tenant's tensors; False where that fails."""
+        tenant = None if self.tenant is None else self.tenant()
+        if tenant is not None and tenant.away or not self.lender.take(other.lender):
+            return False
+        self.known, other.known = other.known, dict.fromkeys(other.held)
+        return True
 
     def _take_over(self, other: "Home") -> None:
         if len(other.held) != len(self.held) or not other.lock.acquire(blocking=False):  # waiting could be for ever

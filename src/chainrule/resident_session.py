@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 import numpy as np
 
 from chainrule.compile import Compiled, Specialisation
-from chainrule.engines.base import ChunkSession
 from chainrule.resident import Home, Resident
 
 Result = TypeVar("Result")
@@ -43,11 +42,23 @@ class Stay:
         """What `work` gives, done with the Session; None if somebody has looked meanwhile, and nothing was done."""
         return self.resident.use(work)
 
+    def like(self, other: "Stay") -> bool:
+        """Whether objects could pass from one to the other: those for which one was compiled suit the other as well."""
+        return self.home.like(other.home)
+
+    def pass_on(self, other: "Stay") -> bool:
+        """Let the objects move to the Session of another stay that is `like` this one, unseen: nothing has changed since
+        they moved in here. False where somebody has looked: then one has to look through all of them again."""
+        resident = self.resident.pass_on(other.home)
+        if resident is None:
+            return False
+        other.resident, other.loaded = resident, False
+        return True
+
     def leave(self) -> None:
         """Let the objects have all of their tensors back, and their values, so that they need the Session no more."""
-        session = self.home.session
-        if isinstance(session, ChunkSession):
-            session.forget()
+        if self.home.lender.able is not None:
+            self.home.lender.able.forget()
         self.home.empty()
 
     def returned(self, results: Sequence[np.ndarray]) -> Any:
@@ -64,7 +75,7 @@ def enter(compiled: Compiled, *args: Any, after: Stay | None = None) -> Stay | N
     while True:
         look = compiled.look(args, {})
         home = None if look.found is None else look.found.home
-        if look.found is None or home is None or look.watches is None or not isinstance(home.session, ChunkSession):
+        if look.found is None or home is None or look.watches is None or home.lender.able is None:
             return None
         resident = home.enter(look.flat, look.watches, look.changes, after.home if after is not None else None)
         if resident is not None:  # else another thread had taken the tensors out first: look again

@@ -139,28 +139,33 @@ class Chunks:
     ) -> None:
         self.compiled, self.arguments, self.feed, self.size, self.trains = compiled, arguments, feed, size, trains
         self.paces: dict[int, Pace] = {}
-        self.stays: tuple[int, Stay] | None = None  # the rows of a batch that it is for
+        self.present: Stay | None = None
+        self.stays: dict[int, Stay] = {}  # by the rows of a batch, all for objects of the same structure
         self.trail = Trail()
         self.possible = True
 
     def enter(self, rows: int) -> Stay | None:
         """Have model and optimiser in the engine, for batches of so many rows; None where it does not work that way."""
-        if self.stays is not None and self.stays[0] == rows and self.stays[1].current:
-            return self.stays[1]
-        before, self.stays = self.stays[1] if self.stays is not None else None, None
+        before = self.present
+        known = self.stays.get(rows)
+        if before is not None and known is not None and before.current and (known is before or before.pass_on(known)):
+            self.present = known
+            return known
+        self.present = None
         arguments = self.arguments(self.feed.example(rows)) if self.possible else ()
         stay = enter(self.compiled, *arguments, after=before) if self.possible else None
         self.possible = stay is not None
         if stay is not None:
-            self.stays = rows, stay
+            self.stays = {n: other for n, other in self.stays.items() if stay.like(other)} | {rows: stay}
+            self.present = stay
             self.trail = Trail() if stay.loaded else self.trail
         return stay
 
     def close(self) -> None:
         """Let model and optimiser leave the engine, and end the thread that reads."""
-        if self.stays is not None:
-            self.stays[1].leave()
-        self.stays = None
+        if self.present is not None:
+            self.present.leave()
+        self.present, self.stays = None, {}
         self.feed.close()
 
     def run(self, order: np.ndarray, batch: int, most: int, seconds: float = LONGEST) -> Ran | None:

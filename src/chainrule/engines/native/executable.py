@@ -27,6 +27,8 @@ SHARED = 20.0  # microseconds of work in a step from which on more than one thre
 GIVEN_BACK = 16 << 20  # bytes: memory of that size goes back to the system when another session takes what it holds
 LOOKED_AT = 1 << 16  # numbers tested for infinity in one go, so that the answers stay in the cache
 
+Pieces = list[tuple[tuple[slice, ...], np.ndarray]]  # parts of an array, and the memory that each lies in
+
 
 class NativeExecutable:
     """A Program in machine code."""
@@ -96,6 +98,7 @@ class NativeSession:
 
     def _work_in(self, arena: Arena) -> None:
         self.arena, self.task[0] = arena, arena.address
+        self._seen: dict[int, tuple[np.ndarray, Pieces]] = {}  # the memory of a slot, by its id
         self.header = (ctypes.c_int64 * (FIRST // 8)).from_address(arena.address)
         for n, slot in self.manifest.constants:
             self._put(slot, self.executable.program.nodes[n].attributes["value"])
@@ -113,17 +116,19 @@ class NativeSession:
 
     # -- the border between arrays and their storage
 
-    def _pieces(self, slot: Slot) -> list[tuple[tuple[slice, ...], np.ndarray]]:
+    def _pieces(self, slot: Slot) -> Pieces:
         """Parts of an array and the memory that each lies in, seen in the same shape."""
-        if slot.place is None:
-            return []
-        memory = self._memory(slot).view(slot.dtype)
-        if not slot.storage.panel:
-            return [((), memory.reshape(slot.shape))]
-        return _panels(memory, slot.shape, slot.storage)
+        return self._see(slot)[1]
 
     def _memory(self, slot: Slot) -> np.ndarray:
-        return self.arena.array[slice(*_extent(slot))]
+        return self._see(slot)[0]
+
+    def _see(self, slot: Slot) -> tuple[np.ndarray, Pieces]:
+        seen = self._seen.get(id(slot))
+        if seen is None:
+            memory = self.arena.array[slice(*_extent(slot))]
+            seen = self._seen[id(slot)] = memory, _pieces(memory, slot)
+        return seen
 
     def _put(self, slot: Slot, array: np.ndarray) -> None:
         for part, memory in self._pieces(slot):
@@ -281,10 +286,17 @@ class NativeSession:
         return DivisionByZero(f"an integer is divided by zero{where}.")
 
 
-def _panels(memory: np.ndarray, shape: tuple[int, ...], storage: Storage) -> list[tuple[tuple[slice, ...], np.ndarray]]:
+def _pieces(memory: np.ndarray, slot: Slot) -> Pieces:
+    if slot.place is None:
+        return []
+    whole = memory.view(slot.dtype)
+    return _panels(whole, slot.shape, slot.storage) if slot.storage.panel else [((), whole.reshape(slot.shape))]
+
+
+def _panels(memory: np.ndarray, shape: tuple[int, ...], storage: Storage) -> Pieces:
     rows, columns = shape[::-1] if storage.turned else shape
     panels = memory.reshape(math.ceil(columns / storage.panel), rows, storage.panel)
-    found: list[tuple[tuple[slice, ...], np.ndarray]] = []
+    found: Pieces = []
     for k, panel in enumerate(panels):
         span = slice(k * storage.panel, min((k + 1) * storage.panel, columns))
         inside = panel[:, : span.stop - span.start]
