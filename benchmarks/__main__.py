@@ -1,4 +1,4 @@
-"""The command: `python -m benchmarks mlp | networks | startup | compile`, from the root of the repository."""
+"""The command: `python -m benchmarks mlp | networks | startup | compile | recording`, from the repository's root."""
 
 import argparse
 import json
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import machine, peers, report, runner, startup, workloads
+from benchmarks import machine, peers, recording, report, runner, startup, workloads
 
 QUICK = {"rounds": 1, "seconds": 0.02, "samples": 1, "settle": 0.0, "quick": True}
 
@@ -34,6 +34,7 @@ def parser() -> argparse.ArgumentParser:
     commands.add_parser("networks", parents=[options], help="the same of convolutional, recurrent, attention networks")
     commands.add_parser("startup", parents=[options], help="from python -c to the first step of mlp-tiny")
     commands.add_parser("compile", parents=[options], help="seconds to compile, cold and from the disk cache")
+    commands.add_parser("recording", parents=[options], help="what a run costs beside the training itself")
     return main
 
 
@@ -104,6 +105,12 @@ def run(arguments: argparse.Namespace) -> int:
         found = startup.measure_startup(chosen, arguments.engine, arguments.threads, rounds)
         print(f"{report.heading(about)}\n\n{startup.startup_table(found)}")
         result = {title: [timed._asdict() for timed in times] for title, times in found.items()}
+    elif arguments.command == "recording":
+        listed = names if arguments.workloads else list(recording.USUAL)
+        result = recording.measure_recording(
+            listed, arguments.engine, arguments.threads, rounds, arguments.seconds, arguments.quick
+        )
+        print(f"{report.heading(about)}\n\n{recording.recording_table(result)}")
     else:
         result = compilation(arguments, names, rounds)
         print(f"{report.heading(about)}\n\n{startup.compile_table(result)}")

@@ -265,7 +265,13 @@ RANDOM = tuple(_random(i) for i in range(RANDOM_COUNT))
 RANDOM_MEAN = 4.0  # the geometric mean over all random networks to reach
 GROUPS = {"named": NAMED, "random": RANDOM, "networks": NETWORKS}
 WORKLOADS = {workload.name: workload for group in GROUPS.values() for workload in group}
-OF_COMMAND = {"mlp": ("named", "random"), "networks": ("networks",), "startup": tuple(GROUPS), "compile": tuple(GROUPS)}
+OF_COMMAND = {
+    "mlp": ("named", "random"),
+    "networks": ("networks",),
+    "startup": tuple(GROUPS),
+    "compile": tuple(GROUPS),
+    "recording": ("named", "networks"),
+}
 
 
 def few(name: str) -> Workload:

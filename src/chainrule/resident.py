@@ -350,7 +350,7 @@ class Home:
     def succeed(self, other: "Home") -> bool:
         """Take over what another Home that is `like` this one has, its tenant's tensors; False where that fails."""
         tenant = None if self.tenant is None else self.tenant()
-        if tenant is not None and tenant.away or not self.lender.take(other.lender):
+        if (tenant is not None and tenant.away) or not self.lender.take(other.lender):
             return False
         self.known, other.known = other.known, dict.fromkeys(other.held)
         return True

@@ -47,8 +47,8 @@ class Stay:
         return self.home.like(other.home)
 
     def pass_on(self, other: "Stay") -> bool:
-        """Let the objects move to the Session of another stay that is `like` this one, unseen: nothing has changed since
-        they moved in here. False where somebody has looked: then one has to look through all of them again."""
+        """Let the objects move to the Session of another stay `like` this one, unseen, since nothing has changed
+        from when they moved in here. False where somebody has looked: then all of them have to be looked through."""
         resident = self.resident.pass_on(other.home)
         if resident is None:
             return False

@@ -97,12 +97,26 @@ def test_the_noise_scale_is_recovered(seed):
     assert found.scale == pytest.approx(dimension * deviation**2 / 9, rel=0.25)
 
 
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 10**6), st.sampled_from([0.0, 0.05, 0.5]))
+def test_the_gradient_of_many_rows_tells_one_that_drowns_in_that_of_a_few(seed, length):
+    rng = np.random.default_rng(seed)
+    dimension, rows = 2000, 10_000
+    true = rng.standard_normal(dimension)
+    true *= length / np.linalg.norm(true)
+    gradients = [true + rng.standard_normal(dimension) for _ in range(8)]
+    whole = true + rng.standard_normal(dimension) / math.sqrt(rows)
+    found = noise_scale(gradients, 1, whole, rows)
+    assert found.scale == pytest.approx(dimension / max(length**2, dimension / rows), rel=0.3)
+
+
 def test_the_noise_scale_is_told_only_where_it_is_out_of_all_proportion():
     before = observed(nn.Linear(4, 2), *batch())
-    case = Case(before=before, constant=0.7, batch_size=4, noise=Noise(1e5, 8, 4))
+    case = Case(before=before, constant=0.7, batch_size=4, noise=Noise(5e3, 8, 4, rows=8000))
     assert [d.kind for d in noise_told(case)] == ["gradient-noise"]
     assert [d.severity for d in noise_told(dataclasses.replace(case, noise=Noise(1e-4, 8, 4)))] == ["note"]
     assert noise_told(dataclasses.replace(case, noise=Noise(400.0, 8, 4))) == []
+    assert noise_told(dataclasses.replace(case, noise=Noise(1e5, 8, 4))) == []  # eight batches cannot tell
     assert noise_told(dataclasses.replace(case, constant=100.0)) == []  # little is left to be learned
 
 

@@ -275,6 +275,16 @@ def shuffled_apart(seed):
     return classify(network(seed, 6, HIDDEN, 3), (x, np.random.default_rng(seed + 1).permutation(y)))
 
 
+def rare_events(seed):
+    """Two of eight thousand rows have another target than 0, and no feature tells which: batches of rows that are all
+    alike can neither be learned nor not."""
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((8000, 6)).astype(np.float32)
+    y = np.zeros((8000, 1), np.float32)
+    y[rng.choice(8000, 2, replace=False)] = 1.0
+    return regress(network(seed, 6, HIDDEN, 1), (x, y))
+
+
 SICK = {
     vanishing: "vanishing-gradients",
     vanishing_in_flat_sigmoids: "vanishing-gradients",
@@ -311,6 +321,7 @@ SICK = {
     large_targets: "unscaled-targets",
     too_simple: "capacity",
     shuffled_apart: "no-signal",
+    rare_events: "plateau",
 }
 
 
@@ -338,6 +349,17 @@ def test_batches_whose_rows_say_the_same_are_noted():
     report = classify(network(0, 6, HIDDEN, 3), blobs(0, rows=48_000, distance=6.0), batch_size=6000)
     assert [(d.kind, d.severity) for d in report] == [("gradient-noise", "note")], str(report)
     assert "many times over" in report[0].message
+
+
+def test_steps_that_are_nearly_all_noise_are_noted():
+    """A third of the target is a sum of a thousand features, the rest is chance, and steps see one row."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((12_000, 1000)).astype(np.float32)
+    y = x @ rng.standard_normal((1000, 1)) / math.sqrt(1000) + 1.4 * rng.standard_normal((12_000, 1))
+    report = regress(nn.Sequential(nn.Linear(1000, 1)), (x, y.astype(np.float32)), batch_size=1,
+                     optimizer=optim.SGD(lr=2e-4))  # fmt: skip
+    assert "gradient-noise" in [d.kind for d in report], str(report)
+    assert "nearly all noise" in next(d for d in report if d.kind == "gradient-noise").message
 
 
 def test_there_are_twelve_and_more():

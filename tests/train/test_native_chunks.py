@@ -9,10 +9,12 @@ import pytest
 
 import chainrule as cr
 from chainrule import losses, nn, optim
+from chainrule.compile import Compiled
 from chainrule.engines.native import executable as executables
 from chainrule.engines.native.engine import NativeEngine
 from chainrule.engines.native.executable import NativeExecutable, NativeSession
 from chainrule.errors import ConfigError, IndexOutOfRange
+from chainrule.resident_session import enter
 from chainrule.train import Callback, Interrupted, TrainingDiverged, evaluate, fit, resume, stop
 from chainrule.train import chunks as chunks_module
 from chainrule.train import feed as feed_module
@@ -641,6 +643,48 @@ def test_nothing_is_compiled_after_the_first_epoch(monkeypatch):
     fit(**parts(epochs=4, callbacks=[Count()]))
     assert numbers == [4] * 4  # training and evaluation, with the last batch of each
     assert sorted(set(compiled)) == ["_evaluate", "_train"]
+
+
+def test_last_batches_take_turns_with_the_others_without_a_look_through_the_objects(monkeypatch):
+    looks = []
+    original = Compiled.look
+    monkeypatch.setattr(Compiled, "look", lambda self, *rest: looks.append(1) or original(self, *rest))
+    arguments = parts(epochs=10, validation=None, keep_best=False)
+    expected = outcome(arguments, fit(**arguments))
+    assert len(looks) == 2  # one for each number of rows
+
+    class Look(Callback):  # brings everything back after each epoch
+        def on_epoch(self, training, row):
+            np.asarray(training.model[0].weight)
+
+    arguments = parts(epochs=10, validation=None, keep_best=False, callbacks=[Look()])
+    assert outcome(arguments, fit(**arguments)) == expected
+    assert len(looks) == 2 + 2 + 9  # for the last batch never again
+
+
+def test_objects_pass_from_session_to_session_unless_somebody_has_looked():
+    def step(model, x):
+        model.assign({"weight": model.weight + cr.sum(x), "bias": model.bias + 1})
+        return cr.sum(x)
+
+    compiled, model = cr.compile(step, engine="native"), line()
+    before = np.asarray(model.weight)
+    one, two = (enter(compiled, model, cr.ones((n, 4))) for n in (1, 2))
+    assert one.like(two) and not one.current and two.current
+    assert not one.pass_on(two)  # they are no longer there
+    for present, other in ((two, one), (one, two), (two, one)):
+        present.use(lambda session: session.step([np.ones((1 if session is one.home.session else 2, 4), np.float32)]))
+        assert present.pass_on(other) and other.current and not present.current
+    np.testing.assert_array_equal(np.asarray(model.weight), ((before + 8) + 4) + 8)
+    np.testing.assert_array_equal(np.asarray(model.bias), np.asarray(line().bias) + 1 + 1 + 1)
+    assert not one.current and not one.pass_on(two)
+    one = enter(compiled, model, cr.ones((1, 4)))
+    model.note = "changed"
+    assert not one.pass_on(two)
+    frozen = line()
+    frozen.bias = cr.tensor([7.0])
+    three = enter(compiled, frozen, cr.ones((1, 4)))
+    assert three is None or not three.like(two) or three.pass_on(two)
 
 
 def test_it_says_what_it_runs_on(capsys):

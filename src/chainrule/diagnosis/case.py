@@ -41,11 +41,13 @@ class Curvature:
 
 @dataclass(frozen=True, eq=False)
 class Noise:
-    """The gradient noise scale in rows, from `batches` gradients of `batch_size` rows each."""
+    """The gradient noise scale in rows, from `batches` gradients of `batch_size` rows each, and one of all `rows`
+    where these are not 0: more than that it cannot be told to be."""
 
     scale: float
     batches: int
     batch_size: int
+    rows: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +64,8 @@ class Case:
     constant          the loss of the best constant prediction on the sample; None where unknown
     rate              the learning rate; None where it follows a schedule
     trials            what steps at several multiples of the rate did
-    one_batch         what fitting a single batch by heart came to, as (loss, loss of the best constant there)
+    one_batch         what fitting a single batch by heart came to, as (loss, loss of the best constant there); None
+                      where that was not tried, or no batch was found that has anything to be learned
     unseen            the lowest loss on rows left out of a longer trial, and that of the best constant answer to them
     normalisers       by path of a batch normalisation: (batch mean, batch variance, running mean, running variance,
                       batches tracked, momentum)

@@ -124,6 +124,9 @@ def plateau(case: Case) -> list[Diagnosis]:
                 "Else train longer: some tasks begin with a plateau.",
             )
         ]
+    evidence.append(
+        "no small batch tells more: in those looked at all rows want nearly the same answer, or the loss is not finite"
+    )
     return [
         Diagnosis(
             "plateau",
@@ -131,6 +134,7 @@ def plateau(case: Case) -> list[Diagnosis]:
             "",
             "the loss does not leave the level of a constant answer",
             tuple(evidence),
-            "Try other first weights, cr.find_lr, or another network.",
+            "Where other targets are rare, draw them more often or weight them (sample_weight); else try other first "
+            "weights, cr.find_lr, or another network.",
         )
     ]

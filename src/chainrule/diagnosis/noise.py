@@ -17,8 +17,13 @@ EARLY = 0.5
 gradient itself goes to 0, and noise is all there is."""
 
 
-def noise_scale(gradients: Sequence[np.ndarray], batch_size: int) -> Noise | None:
+def noise_scale(
+    gradients: Sequence[np.ndarray], batch_size: int, whole: np.ndarray | None = None, rows: int = 0
+) -> Noise | None:
     """From the gradients of several batches at the same weights, as flat vectors; None where they do not tell.
+
+    A few batches cannot tell a gradient that is much smaller than the noise in their mean from none at all. `whole`,
+    the gradient of many rows, can, as far as their number goes: then the scale is no more than `rows`.
 
     With |g|² of single batches and of their mean, |G|² = (k |ḡ|² − mean |g|²) / (k − 1) and
     tr Σ = B (mean |g|² − |ḡ|²) · k / (k − 1); the scale is tr Σ / |G|².
@@ -32,11 +37,19 @@ def noise_scale(gradients: Sequence[np.ndarray], batch_size: int) -> Noise | Non
     >>> found = noise_scale([np.array([2.0, 1.0]), np.array([2.0, -1.0])], batch_size=8)
     >>> round(found.scale, 2)
     5.33
+    >>> found = noise_scale([np.array([4.0, 0.0]), np.array([0.0, 4.0])], 1, whole=np.array([0.2, 0.2]), rows=400)
+    >>> round(found.scale)
+    398
     """
     k = len(gradients)
     if k < 2:
         return None
     single = float(np.mean([np.vdot(g, g) for g in gradients]))
+    if whole is not None and rows > batch_size:
+        large = float(np.vdot(whole, whole))
+        spread = (single - large) / (1 / batch_size - 1 / rows)
+        true = max((rows * large - batch_size * single) / (rows - batch_size), spread / rows)
+        return Noise(spread / true, k, batch_size, rows) if spread > 0 and np.isfinite(single) else None
     mean = np.mean(gradients, axis=0)
     together = float(np.vdot(mean, mean))
     true, spread = (k * together - single) / (k - 1), batch_size * (single - together) * k / (k - 1)
@@ -55,6 +68,8 @@ def scale(case: Case) -> list[Diagnosis]:
     if 1 / WASTED <= ratio <= DROWNED:
         return []
     what = f"the gradient noise scale is about {counted(round(found.scale), 'row')}, the batch has {case.batch_size:,}"
+    if ratio > DROWNED and found.rows <= DROWNED * case.batch_size:
+        return []  # too few rows to say so
     if ratio > DROWNED:
         return [
             Diagnosis(

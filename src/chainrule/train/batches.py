@@ -69,7 +69,8 @@ class Data:
 def row_order(seed: int, epoch: int, rows: int, shuffle: bool = True) -> np.ndarray:
     """The order in which epoch `epoch` takes the rows: a pure function of its arguments, on every machine.
 
-    Each row draws 64 bits from Philox under the key (seed, epoch), and the rows are sorted by what they drew.
+    Each row draws 64 bits from Philox under the key (seed, epoch), and the rows are sorted by the first of these, as
+    many as the number of a row leaves over.
     Source: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (2011).
 
     >>> from chainrule.train.batches import row_order
@@ -78,11 +79,15 @@ def row_order(seed: int, epoch: int, rows: int, shuffle: bool = True) -> np.ndar
     """
     if not shuffle:
         return np.arange(rows)
-    # The raw bits are used, not Generator.permutation, whose result NumPy may change from one version to the next.
-    drawn = np.asarray(np.random.Philox(key=np.array([seed, epoch], np.uint64)).random_raw(rows))
-    order = np.argsort(drawn)  # several times as fast as a stable sort, and the same unless two rows drew the same
-    ordered = drawn[order]
-    return np.argsort(drawn, kind="stable") if (ordered[1:] == ordered[:-1]).any() else order
+    # The raw bits are used, not Generator.permutation, whose result NumPy may change from one version to the next. The
+    # lowest give way to the number of the row: so the numbers are sorted themselves, which takes a quarter of the time.
+    drawn = np.random.Philox(key=np.array([seed, epoch], np.uint64)).random_raw(rows)
+    number = np.uint64((1 << (rows - 1).bit_length()) - 1)
+    np.bitwise_and(drawn, ~number, out=drawn)
+    np.bitwise_or(drawn, np.arange(rows, dtype=np.uint64), out=drawn)
+    drawn.sort()
+    np.bitwise_and(drawn, number, out=drawn)
+    return drawn.view(np.int64)
 
 
 def check_seed(seed: int) -> int:

@@ -142,7 +142,7 @@ def _examined(
     if learned_nothing(case):
         measured["unseen"] = lab.generalises(LONGER * steps)
         if learned_nothing(Case(**{**vars(case), **measured})):
-            measured["one_batch"] = lab.by_heart()
+            measured["one_batch"] = lab.by_heart(case.constant or 0.0)
     lab.back()
     return Case(**{**vars(case), **measured})
 

@@ -12,7 +12,7 @@ from chainrule.core.tensor import Tensor, tensor, wrap
 from chainrule.diagnosis.case import Curvature, Noise, Trial
 from chainrule.diagnosis.curvature import sharpness
 from chainrule.diagnosis.fitting import NOTHING_LEARNED
-from chainrule.diagnosis.noise import noise_scale
+from chainrule.diagnosis.noise import DROWNED, noise_scale
 from chainrule.diagnosis.rates import curvature_limit
 from chainrule.diagnosis.statistics import Statistics, statistics
 from chainrule.errors import ChainruleError, Diverged
@@ -24,6 +24,8 @@ from chainrule.train.loop import Setup
 from chainrule.train.state import Snapshot
 
 BATCHES = 8  # whose gradients are compared
+PARTS = 64  # times the sample: rows whose gradient is taken, at most, to hold those of batches against
+ALIKE = 0.01  # of the loss of a constant answer to the sample: rows where it makes less want all the same
 LOOK_EVERY = 25
 BY_HEART, BY_HEART_STEPS = 16, 300  # rows of a batch to be learned by heart, and steps to do it in
 
@@ -141,15 +143,13 @@ class Laboratory:
             self.back()
         return Trial(factor, steps, before, after, finite and math.isfinite(after))
 
-    def by_heart(self) -> tuple[float, float] | None:
-        """The loss that a small batch can be brought to by Adam, and that of its best constant answer."""
+    def by_heart(self, whole: float) -> tuple[float, float] | None:
+        """The loss that a small batch can be brought to by Adam, and that of its best constant answer. None where all
+        batches have nearly the same target in each row: where the best constant answer to the sample has the loss
+        `whole`, that to such a batch has none worth speaking of."""
         s = self.setup
-        rows = self.rows[:BY_HEART]
-        batch = s.data.gather(rows, s.dtype)
-        self.back()
-        prediction = self.predicted(batch)
-        constant = None if prediction is None else best_constant(s, batch, prediction)
-        if constant is None:
+        batch, constant = self._telling(whole)
+        if batch is None:
             return None
         lowest = math.inf
         for rate in (1e-2, 1e-3):
@@ -167,6 +167,18 @@ class Laboratory:
         self.back()
         return (lowest, constant) if math.isfinite(lowest) else None
 
+    def _telling(self, whole: float) -> tuple[Batch | None, float]:
+        """A small batch whose rows want different answers, and the loss of the best constant one."""
+        s = self.setup
+        self.back()
+        for first in range(0, max(1, len(self.rows) - BY_HEART + 1), BY_HEART):
+            batch = s.data.gather(self.rows[first : first + BY_HEART], s.dtype)
+            prediction = self.predicted(batch)
+            constant = None if prediction is None else best_constant(s, batch, prediction)
+            if constant is not None and constant > ALIKE * whole:
+                return batch, constant
+        return None, 0.0
+
     def predicted(self, batch: Batch) -> np.ndarray | None:
         """What the model returns for a batch; None for more than one array."""
         here = Snapshot(self.start_objects)
@@ -181,8 +193,14 @@ class Laboratory:
 
     def noise(self, gradients: list[dict[str, np.ndarray]]) -> Noise | None:
         """The gradient noise scale, from gradients of batches."""
-        flat = [np.concatenate([g.reshape(-1) for g in one.values()]) for one in gradients if one]
-        return noise_scale(flat, min(self.setup.settings.batch_size, self.setup.data.rows))
+        data, size = self.setup.data, min(self.setup.settings.batch_size, self.setup.data.rows)
+        flat = [_flat(one) for one in gradients if one]
+        rows = min(data.rows // len(self.rows), PARTS) * len(self.rows)
+        if not flat or rows <= DROWNED * size:
+            return noise_scale(flat, size)
+        order = row_order(self.setup.settings.seed, 0, data.rows)[:rows].reshape(-1, len(self.rows))
+        whole = np.mean([_flat(self.gradient(data.gather(part, self.setup.dtype))) for part in order], axis=0)
+        return noise_scale(flat, size, whole, rows)
 
     def gradients(self) -> list[dict[str, np.ndarray]]:
         """Those of some batches at the beginning."""
@@ -227,6 +245,10 @@ class Laboratory:
     def _gradient_at(self, weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         self.setup.model.assign({name: tensor(w, dtype=w.dtype) for name, w in weights.items()})
         return self.gradient(self.sample)
+
+
+def _flat(gradients: Mapping[str, np.ndarray]) -> np.ndarray:
+    return np.concatenate([g.reshape(-1) for g in gradients.values()])
 
 
 def scale_rates(optimizer: Optimizer, factor: float) -> None:

@@ -113,7 +113,7 @@ def fit(
     keep_best    whether the model ends with the weights of the best epoch, instead of the last
     checkpoint_every  steps (500), or text ('500 steps', '30 s', '5 min')
     milestones   megabytes for states along the way, which `cr.replay` goes back to; 0: none
-    record       when layers and parameters are looked at: 'auto' (3 % of the time), every so many steps, or None
+    record       when layers and parameters are looked at: 'auto' (2 % of the time), every so many steps, or None
     engine       what computes: 'reference' (NumPy), or 'native' (machine code for this processor), which makes many
                  steps before it comes back; on so many `threads` (by default CHAINRULE_THREADS, or the cores, up to 8)
     precision    'standard', or 'fast': convolutions may lose a digit or two (see the float policy)

@@ -30,7 +30,7 @@ from chainrule.train.interrupts import Signals
 from chainrule.train.metrics import Metric
 from chainrule.train.progress import Progress, Standing
 from chainrule.train.recorder import Recorder, State
-from chainrule.train.recording import Recording
+from chainrule.train.recording import Recording, least_seconds
 from chainrule.train.rules import AnyOf, Mode, better
 from chainrule.train.settings import Settings
 from chainrule.train.state import Snapshot, arrays_of, course_arrays, load_course
@@ -176,6 +176,8 @@ class Training:
             )  # fmt: skip
             stay = self._chunks.enter(min(s.settings.batch_size, s.data.rows))
             self.device = stay.device if stay is not None else ""
+            if stay is not None and s.recorder.milestones is not None:
+                s.recorder.milestones.expect(least_seconds(s.steps.training.program))
             self._order.another = stay is not None and stay.threads < (os.cpu_count() or 1)
             s.recorder.log(f"runs on {self.device}") if self.device else None
             if s.validation is not None:

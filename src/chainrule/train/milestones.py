@@ -5,10 +5,12 @@
 The files are written as checkpoints are, but without waiting for the disk, and they are for going back, never for
 going on: `resume` does not look at them.
 
-Which steps have one follows from the number of steps and the size of the state, never from the clock: two equal runs
-have milestones at the same steps. At step n those of the multiples of `spacing(n)` are kept. The spacing doubles as the
-run grows, so that there are no more of them than `MOST`, nor than the budget allows; any step is then at most about a
-sixteenth of the run away from the milestone before it. A run of n steps writes about 16 · log2(n / first spacing).
+Which steps have one follows from the number of steps, their work and the size of the state, never from the clock: two
+equal runs have milestones at the same steps. At step n those of the multiples of `spacing(n)` are kept. The spacing
+doubles as the run grows, so that there are no more of them than `MOST`, nor than the budget allows; any step is then at
+most about a sixteenth of the run away from the milestone before it, or one that is made again in no time: where steps
+take microseconds, writing one state takes longer than a thousand steps. So behind the first steps milestones are so far
+apart that the steps between two take fifty times as long as writing one, by the work in a step and a fast machine.
 
 The header of each holds digests of the weights and of the whole state: whether two runs were in the same state is told
 without reading an array.
@@ -31,6 +33,9 @@ MOST = 33  # milestones that are kept: that of step 0, and 32 others
 FIRST = 64  # steps between two of them at first, which are made again in no time
 CHEAP = 1 << 18  # bytes of a state up to which that is fine; larger ones are further apart
 WIDEST = 16  # times as far apart, at most: large states belong to slow steps
+EARLY = 2048  # steps up to which the work of a step makes no difference
+WRITING, WRITING_BYTE = 2e-3, 3e-9  # seconds to write one, and each byte of it, at most
+RARE = 50  # times as long should pass between two, behind the early ones
 
 
 @dataclass(frozen=True)
@@ -57,16 +62,28 @@ class Milestones:
     (True, 64, True, False, True)
     >>> [small.spacing(step) for step in (64, 2048, 2049, 4096, 100_000)]
     [64, 64, 64, 128, 4096]
+    >>> small.expect(seconds=1e-4)
+    >>> [small.spacing(step) for step in (64, 2048, 2049, 4096, 100_000)]
+    [64, 64, 1024, 1024, 4096]
     """
 
     def __init__(self, folder: Path, state_bytes: int, budget: int) -> None:
         self.folder = folder
         self.most = min(MOST, budget // max(1, state_bytes))
+        self.state_bytes = state_bytes
+        self.apart = 1  # steps between two behind the first ones, at least
         self.first = FIRST * min(WIDEST, 1 << max(0, math.ceil(math.log2(max(1, state_bytes) / CHEAP))))
+
+    def expect(self, seconds: float) -> None:
+        """A step should take so long, by the work in it."""
+        writing = WRITING + WRITING_BYTE * self.state_bytes
+        self.apart = math.ceil(RARE * writing / max(seconds, 1e-9))
 
     def spacing(self, step: int) -> int:
         """How many steps are between two milestones in a run of so many steps."""
         spacing = self.first
+        while step > EARLY and spacing < self.apart:
+            spacing *= 2
         while step // spacing + 1 > max(self.most, 1):
             spacing *= 2
         return spacing
@@ -88,6 +105,8 @@ class Milestones:
         """Write one, and delete those that have become too many."""
         save_checkpoint(self.folder, step, tensors, {**values, "digests": digests(tensors)}, sync=False)
         spacing = self.spacing(step)
+        if spacing == self.spacing(max(0, step - spacing)):
+            return
         for earlier, path in checkpoint_files(self.folder).items():
             if earlier % spacing:
                 with suppress(FileNotFoundError, PermissionError):

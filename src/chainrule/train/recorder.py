@@ -18,7 +18,8 @@ from chainrule.train.store import Run
 
 KEPT = 3  # checkpoints, beside the best
 STEP_LOSS = "batch_loss"
-STEP_LOSSES = 50  # losses of steps written an epoch, at least
+STEP_LOSSES = 50  # losses of steps written an epoch, at least, at the beginning of a run
+FREQUENT = 2048  # of them; then every second one, and half as many again each time there are twice as many steps
 
 
 @dataclass(frozen=True)
@@ -118,10 +119,21 @@ class Recorder:
             error.args = (f"{error}\nreplay it: {by_command if 'source' in self.run.config else by_code}",)
 
     def losses(self, step: int, epoch: int, losses: np.ndarray) -> None:
-        """The losses of batches, the first of which was that of `step`; some of them are written."""
-        if self.run is not None:
-            for k in range(-step % self.step_loss_every, len(losses), self.step_loss_every):
-                self.run.record(step + k, epoch, **{STEP_LOSS: float(losses[k])})
+        """The losses of batches, the first of which was that of `step`; some of them are written: the longer the run,
+        the fewer, since writing one takes longer than a step of a small network."""
+        if self.run is None:
+            return
+        points = []
+        next_step, after = step, step + len(losses)
+        while True:
+            every = self.step_loss_every << (next_step // (FREQUENT * self.step_loss_every)).bit_length()
+            next_step += -next_step % every  # the steps from which on there are fewer are multiples of both
+            if next_step >= after:
+                break
+            points.append((next_step, float(losses[next_step - step])))
+            next_step += 1
+        if points:
+            self.run.record_series(STEP_LOSS, epoch, points)
 
     def until_due(self, step: int) -> float:
         """How many steps may follow until a checkpoint or a milestone is due by their number."""

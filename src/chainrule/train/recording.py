@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from chainrule.train.loop import Setup, Training
 
 AUTO = "auto"
-SHARE = 0.03  # of the training time that probes may take
+SHARE = 0.02  # of the training time that probes may take
 CLOSEST = 0.25  # seconds between two probes, at least
 PROBES = 256  # in a run of any length about that many, and as many again each time it has become e times as long
 NATIVE_WORK = 2e10  # multiplications from which on NumPy takes longer than compiling pays for
@@ -37,6 +37,7 @@ TRACING = 5e-4  # seconds a node takes to be traced, roughly and at most; COMPIL
 COMPILING = 1e-2
 BY_NUMPY = 1e-9  # seconds a multiplication takes NumPy, roughly and at most; NATIVELY: the native engine
 NATIVELY = 1e-10
+LEAST_WORK, LEAST_VALUE = 5e-12, 1e-11  # seconds a multiplication, and a value, take a fast machine at least
 KEEPING = 3e-8  # seconds for each value that is kept and looked at
 
 
@@ -201,6 +202,11 @@ def work(program: Program) -> float:
         elif node.primitive.kind == "control":
             total += work(node.attributes["body"]) * node.attributes["length"]
     return total
+
+
+def least_seconds(program: Program) -> float:
+    """About how long a run of a Program takes a fast machine."""
+    return work(program) * LEAST_WORK + sum([node.size for node in program.nodes]) * LEAST_VALUE
 
 
 def expected_seconds(program: Program, natively: bool) -> float:

@@ -18,7 +18,7 @@ import platform
 import sqlite3
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -225,6 +225,13 @@ class Run:
         with self._guard:
             self._writer()
             self._pending += rows
+            self._flush_if_due()
+
+    def record_series(self, name: str, epoch: int, points: Sequence[tuple[int, float]]) -> None:
+        """Like `record`, one metric of several steps: (step, value)."""
+        with self._guard:
+            self._writer()
+            self._pending += [(step, epoch, name, value) for step, value in points]
             self._flush_if_due()
 
     def _flush_if_due(self) -> None:
