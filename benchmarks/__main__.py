@@ -107,8 +107,9 @@ def run(arguments: argparse.Namespace) -> int:
         result = {title: [timed._asdict() for timed in times] for title, times in found.items()}
     elif arguments.command == "recording":
         listed = names if arguments.workloads else list(recording.USUAL)
+        seconds = QUICK["seconds"] if arguments.quick else arguments.seconds
         result = recording.measure_recording(
-            listed, arguments.engine, arguments.threads, rounds, arguments.seconds, arguments.quick
+            listed, arguments.engine, arguments.threads, rounds, seconds, arguments.quick
         )
         print(f"{report.heading(about)}\n\n{recording.recording_table(result)}")
     else:

@@ -13,7 +13,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks import __main__ as command
-from benchmarks import peak, peers, report, runner, startup, worker, workloads
+from benchmarks import peak, peers, recording, report, runner, startup, worker, workloads
 from benchmarks.layers import BatchNorm
 from benchmarks.peers import Entry, chainrule_peer
 from benchmarks.runner import Measured, Outcome
@@ -328,6 +328,19 @@ def test_startup_times_chainrule_and_what_it_stands_on(tmp_path):
     with pytest.raises(runner.WorkerFailed, match="ZeroDivisionError"):
         startup.time_start(startup.Start("broken", "1 / 0"), str(tmp_path), 1)
     assert "| chainrule |" in startup.startup_table({"chainrule": [timed]})
+
+
+def test_what_a_run_costs_is_held_against_a_bare_training(tmp_path, capsys):
+    file = tmp_path / "recording.json"
+    assert command.main(["recording", *TINY, "--workloads", "mlp-tiny", "--json", str(file)]) == 0
+    assert "| mlp-tiny " in capsys.readouterr().out
+    (found,) = json.loads(file.read_text())["recording"]
+    turns = {turn["variant"]: turn for turn in found["turns"]}
+    assert list(turns) == ["bare", "run alone", "by default"]
+    assert all(0 < turn["clock"] < 60 and 0 <= turn["inside"] < 1 for turn in turns.values())
+    assert turns["by default"]["inside"] > turns["run alone"]["inside"] > turns["bare"]["inside"]
+    made = [{"variant": v, "round": r, "clock": c} for v, r, c in [("bare", 0, 2.0), ("x", 0, 3.0), ("bare", 1, 4.0)]]
+    assert recording.ratios(made, "x", "clock") == [0.5]
 
 
 def test_compilation_is_timed_cold_and_from_disk(tmp_path):
