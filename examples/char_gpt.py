@@ -7,10 +7,13 @@ rises to 0.002, not 0.001: a validation loss of 1.83 at the end instead of 1.92.
 Source: Radford et al., "Language models are unsupervised multitask learners" (2019).
 
     python examples/char_gpt.py tinyshakespeare.txt.gz --plot gpt.png
+    python examples/char_gpt.py tinyshakespeare.txt.gz --compare-torch    # the same weights and windows by PyTorch
 """
 
 import argparse
+import copy
 import math
+import os
 import time
 
 import numpy as np
@@ -99,15 +102,79 @@ def write(model, text, length: int, generator, temperature: float = 0.8) -> str:
     return text.decode(ids)
 
 
+def rate_of(steps: int):
+    """The learning rate: it rises for 100 steps, and falls to the end."""
+    warm = min(100, steps // 10)
+    return optim.warmup(warm, then=optim.cosine(RATE, T_max=max(1, steps - warm), eta_min=1e-4))
+
+
+def train_torch(model, training, validation, steps: int) -> tuple[list[float], float, float]:
+    """The same by PyTorch, from the weights of `model`: the losses, that of validation, and seconds of training."""
+    import torch
+    from torch.nn import functional
+
+    def attend(qkv, out, x):
+        batch, length, width = x.shape
+        heads = model.blocks[0].inner[1].heads
+        q, k, v = qkv(x).reshape(batch, length, 3, heads, width // heads).permute(2, 0, 3, 1, 4)
+        y = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+        return out(y.transpose(1, 2).reshape(batch, length, width))
+
+    def linear(outputs, inputs):
+        return torch.nn.Linear(inputs, outputs, bias=False)
+
+    (vocabulary, width), blocks = model.token.weight.shape, len(model.blocks) // 2
+    sizes = [(width, (3 * width, width), (width, width)), (width, (4 * width, width), (width, 4 * width))] * blocks
+    parts = [torch.nn.Embedding(vocabulary, width), torch.nn.Embedding(BLOCK, width)]
+    for norm, one, other in sizes:
+        parts += [torch.nn.LayerNorm(norm, bias=False), linear(*one), linear(*other)]
+    net = torch.nn.ModuleList([*parts, torch.nn.LayerNorm(width, bias=False)])
+    with torch.no_grad():
+        for theirs, ours in zip(net.parameters(), model.parameters(), strict=True):
+            theirs.copy_(torch.tensor(np.asarray(ours)))
+
+    def loss_of(ids, y):
+        x = net[0](ids) + net[1](torch.arange(ids.shape[1]))
+        for i in range(2, len(net) - 1, 6):
+            x = x + attend(net[i + 1], net[i + 2], net[i](x))
+            x = x + net[i + 5](functional.gelu(net[i + 4](net[i + 3](x))))
+        scores = functional.linear(net[-1](x), net[0].weight)
+        return functional.cross_entropy(scores.reshape(-1, vocabulary), y.reshape(-1))
+
+    torch.set_num_threads(int(os.environ.get("CHAINRULE_THREADS", os.cpu_count() or 1)))
+    kinds = [[p for p in net.parameters() if (p.ndim < 2) == thin] for thin in (False, True)]
+    groups = [{"params": kinds[0]}, {"params": kinds[1], "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.99), weight_decay=0.1, fused=True)
+    generator, rate, found, begun = cr.random.Generator(1337), rate_of(steps), [], time.perf_counter()
+    for step in range(steps):
+        ids, y = (
+            torch.tensor(np.asarray(part), dtype=torch.int64) for part in training.sample(BLOCK, BATCH, generator)
+        )
+        for group in optimizer.param_groups:
+            group["lr"] = float(rate(step))
+        loss = loss_of(ids, y)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+        optimizer.step()
+        found.append(loss.item())
+    seconds = time.perf_counter() - begun
+    x, y = (torch.tensor(np.asarray(part), dtype=torch.int64) for part in validation.windows(BLOCK))
+    with torch.no_grad():
+        rows = min(64, len(x))
+        losses = [loss_of(x[i : i + rows], y[i : i + rows]).item() for i in range(0, len(x) - rows + 1, rows)]
+    return found, float(np.mean(losses)), seconds
+
+
 def main(
-    path: str, steps: int = 2000, every: int = 250, length: int = 500, plot: str | None = None, **sizes: int
-) -> dict:
+    path: str, steps: int = 2000, every: int = 250, length: int = 500, plot: str | None = None,
+    compare_torch: bool = False, **sizes: int,
+) -> dict:  # fmt: skip
     """Train, measure, write; returns the losses and the text written."""
     training, validation = cr.data.CharacterText.read(path).split(0.1)
     cr.random.manual_seed(1337)
     model, generator = GPT(len(training.vocabulary), **sizes), cr.random.Generator(1337)
-    warm = min(100, steps // 10)
-    rate = optim.warmup(warm, then=optim.cosine(RATE, T_max=max(1, steps - warm), eta_min=1e-4))
+    start, rate = copy.deepcopy(model), rate_of(steps)
     decayed_not = [{"params": lambda name, weight: weight.ndim < 2, "weight_decay": 0.0}]
     optimizer = optim.AdamW(lr=rate, betas=(0.9, 0.99), weight_decay=0.1, groups=decayed_not)
     print(f"{len(training):,} characters, {len(training.vocabulary)} kinds; {model.parameter_count():,} parameters")
@@ -125,7 +192,12 @@ def main(
     if plot:
         draw(history, plot)
         print(f"picture: {plot}")
-    return {"history": history, "text": text, "seconds": seconds, "model": model}
+    result = {"history": history, "text": text, "seconds": seconds, "model": model}
+    if compare_torch:
+        result["torch"] = train_torch(start, training, validation, steps)
+        _, reached, seconds = result["torch"]
+        print(f"PyTorch: validation {reached:.4f}, {steps} steps in {seconds / 60:.2f} minutes")
+    return result
 
 
 def draw(history: list[tuple[int, float, float]], path: str) -> None:
@@ -150,5 +222,6 @@ if __name__ == "__main__":
     parser.add_argument("path", help="a text, which may be gzipped")
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--plot", metavar="FILE.png", help="draw a picture (needs matplotlib)")
+    parser.add_argument("--compare-torch", action="store_true", help="train the same network by PyTorch, too")
     arguments = parser.parse_args()
-    main(arguments.path, arguments.steps, plot=arguments.plot)
+    main(arguments.path, arguments.steps, plot=arguments.plot, compare_torch=arguments.compare_torch)

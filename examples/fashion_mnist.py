@@ -23,7 +23,7 @@ from chainrule import losses, nn, optim
 
 FOLDER = "/usr/share/datasets/fashion-mnist"
 NAMES = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot")
-NETWORKS = {"lenet": 30, "lenet-bn": 20, "resnet": 30}  # and their epochs
+NETWORKS = {"lenet": 30, "lenet-bn": 30, "resnet": 30}  # and their epochs
 BATCH, SHIFT, SMOOTHING, DECAY = 128, 2, 0.1, 0.02
 RATE = {"lenet": 3e-3, "lenet-bn": 5e-3, "resnet": 8e-3}  # the highest of the cycle
 
@@ -35,11 +35,11 @@ def layers(name: str, nn: Any, residual: Any) -> list:
         for inputs, outputs in itertools.pairwise(widths):
             made += [block(nn, residual, inputs, outputs), nn.ReLU()]
         return [*made, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10)]
-    made = []
-    for inputs, outputs in ((1, 32), (32, 64)):
+    made, widths = [], (1, 64, 128) if name == "lenet-bn" else (1, 32, 64)
+    for inputs, outputs in itertools.pairwise(widths):
         made += convolution(nn, inputs, outputs) if name == "lenet-bn" else [nn.Conv2d(inputs, outputs, 3, padding=1)]
         made += [nn.ReLU(), nn.MaxPool2d(2)]
-    head = [nn.Dropout(0.3), nn.Linear(64 * 7 * 7, 128), nn.ReLU(), nn.Dropout(0.3), nn.Linear(128, 10)]
+    head = [nn.Dropout(0.3), nn.Linear(widths[-1] * 49, 128), nn.ReLU(), nn.Dropout(0.3), nn.Linear(128, 10)]
     return [*made, nn.Flatten(), *head]
 
 
@@ -175,7 +175,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Train a network on Fashion-MNIST.")
     parser.add_argument("--network", choices=list(NETWORKS), default="lenet")
     parser.add_argument("--folder", default=FOLDER, help="the four IDX files")
-    parser.add_argument("--epochs", type=int, help="by default 20, or 30 for the resnet")
+    parser.add_argument("--epochs", type=int, help="by default 30")
     parser.add_argument("--rows", type=int, help="of each part at most, to try it out")
     parser.add_argument("--compare-torch", action="store_true", help="train the same network by PyTorch, too")
     parser.add_argument("--plot", metavar="FILE.png", help="draw some mistakes (needs matplotlib)")

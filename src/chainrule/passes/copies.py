@@ -84,7 +84,7 @@ def copies(program: Program) -> Program:
     def rule(builder: Builder, node: Node) -> int | None:
         extend_views(found, builder.nodes)
         inputs = tuple([copied(builder, x, node) if needed(builder, node, x) else x for x in node.inputs])
-        return None if inputs == node.inputs else builder.add(replace(node, inputs=inputs))
+        return None if inputs == node.inputs else builder.add(node.moved(inputs, node.of))
 
     return _own_outputs(rewrite(program, rule))
 

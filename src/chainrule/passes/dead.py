@@ -11,6 +11,8 @@ def dead(program: Program) -> Program:
         if i in needed or program.nodes[i].primitive is INPUT:
             needed.add(i)
             needed.update(program.nodes[i].inputs)
+    if len(needed) == len(program.nodes):
+        return program
     return rewrite(program, lambda builder, node: None, needed.__contains__)
 
 

@@ -86,7 +86,7 @@ def _reduced(body: Program, count: int, wanted: list[int]) -> Program:
             new[n] = builder.add(Node(INPUT, (), attributes, node.shape, node.dtype, node.location))
         else:
             of = None if node.of is None else new[node.of]
-            new[n] = builder.add(replace(node, inputs=tuple([new[x] for x in node.inputs]), of=of))
+            new[n] = builder.add(node.moved(tuple([new[x] for x in node.inputs]), of))
     inputs = (*body.inputs[:count], *wanted, *body.inputs[count:])
     outputs = tuple(
         replace(out, node=new[out.node], updates=None if out.updates is None else new[out.updates])

@@ -3,8 +3,9 @@
 The body of a loop goes through them by itself, first.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import replace
+from typing import Any
 
 from chainrule.passes.common import common
 from chainrule.passes.dead import dead, forget_order
@@ -20,8 +21,9 @@ PIPELINE: tuple[Pass, ...] = (dead, fold, simplify, common, dead, forget_order)
 def optimise(program: Program) -> Program:
     """The Program after all passes."""
     program = rewrite(program, _optimise_bodies)
+    known: dict[Hashable, Any] = {}
     for rewrite_program in PIPELINE:
-        program = verify(rewrite_program(program))
+        program = verify(rewrite_program(program), known)
     return program
 
 

@@ -53,7 +53,7 @@ class _Sinking:
         """The new Program."""
         for node in self.program.nodes:
             of = self.values[node.of].node if node.of is not None else None
-            self.values.append(self._moved(replace(node, of=of)))
+            self.values.append(self._moved(node.moved(node.inputs, of)))
         inputs = tuple([self.values[i].node for i in self.program.inputs])
         outputs = []
         for out in self.program.outputs:
@@ -94,7 +94,7 @@ class _Sinking:
             if node.primitive is layout.broadcast and node.ndim == len(axes):
                 return self._turned(node, [given[0].node], axes, {"shape": self._for_axes(node.shape, axes)})
         inputs = [self.at_hand(x, node) for x in given]
-        return self._plain(self.builder.add(replace(node, inputs=tuple(inputs))))
+        return self._plain(self.builder.add(node.moved(tuple(inputs), node.of)))
 
     def _elementwise(self, node: Node, given: list[Turned]) -> Turned:
         """In the order of the first operand that is turned, constants and broadcasts apart: they come in any order.
@@ -106,7 +106,7 @@ class _Sinking:
         moving = [x.axes for x in heavy or given if x.moves and nodes[x.node].primitive is not INPUT]
         if not moving or node.part == "update":
             inputs = tuple([self.at_hand(x, node) for x in given])
-            return self._plain(self.builder.add(replace(node, inputs=inputs)))
+            return self._plain(self.builder.add(node.moved(inputs, node.of)))
         axes = moving[0]
         return self._turned(node, [self.at_hand(x, node, inverse(axes)) for x in given], axes, {})
 

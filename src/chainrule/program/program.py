@@ -69,6 +69,14 @@ class Node:
         """The path of an input; the name of the primitive otherwise."""
         return str(self.attributes["name"]) if self.primitive is INPUT else self.primitive.name
 
+    def moved(self, inputs: tuple[int, ...], of: int | None) -> "Node":
+        """The same operation with inputs and forward node of other numbers."""
+        if inputs == self.inputs and of == self.of:
+            return self
+        node = object.__new__(Node)  # `replace` takes ten times as long, and passes do this for every node
+        node.__dict__.update(self.__dict__, inputs=inputs, of=of)
+        return node
+
 
 @dataclass(frozen=True)
 class Output:
@@ -137,20 +145,27 @@ def observe(program: Program, numbers: Iterable[int]) -> Program:
     return replace(program, outputs=program.outputs + seen)
 
 
-def verify(program: Program) -> Program:
-    """Check everything that engines rely on; ProgramError names the node that breaks a rule. Returns the Program."""
+def verify(program: Program, known: dict[Hashable, Any] | None = None) -> Program:
+    """Check everything that engines rely on; ProgramError names the node that breaks a rule. Returns the Program.
+
+    `known` remembers the types that were inferred, for the next time that the same operations are looked at.
+    """
+    types = [(node.shape, node.dtype) for node in program.nodes]
+    known = {} if known is None else known
     for i, node in enumerate(program.nodes):
-        where = f"node %{i} = {node.primitive.name} of program {program.name}"
-        if any(not 0 <= x < i for x in node.inputs):
-            raise ProgramError(f"{where}: inputs {node.inputs} do not all come before it.")
+        if any([not 0 <= x < i for x in node.inputs]):
+            raise ProgramError(f"{_where(program, i)}: inputs {node.inputs} do not all come before it.")
         if node.of is not None and not 0 <= node.of < i:
-            raise ProgramError(f"{where}: it belongs to %{node.of}, which does not come before it.")
-        try:
-            inferred = node.primitive.infer(*[program.nodes[x] for x in node.inputs], **node.attributes)
-        except ChainruleError as problem:
-            raise ProgramError(f"{where}: {problem}") from problem
-        if inferred != (node.shape, node.dtype):
-            raise ProgramError(f"{where}: it says {(node.shape, node.dtype)}, its inputs say {inferred}.")
+            raise ProgramError(f"{_where(program, i)}: it belongs to %{node.of}, which does not come before it.")
+        key = (node.primitive, id(node.attributes), *[types[x] for x in node.inputs])
+        if key not in known:
+            try:
+                inferred = node.primitive.infer(*[program.nodes[x] for x in node.inputs], **node.attributes)
+            except ChainruleError as problem:
+                raise ProgramError(f"{_where(program, i)}: {problem}") from problem
+            known[key] = inferred, node.attributes  # which are kept, so that no others come to have the same id
+        if known[key][0] != types[i]:
+            raise ProgramError(f"{_where(program, i)}: it says {types[i]}, its inputs say {known[key][0]}.")
     given = [i for i, node in enumerate(program.nodes) if node.primitive is INPUT]
     if sorted(program.inputs) != given or len(set(program.inputs)) != len(program.inputs):
         raise ProgramError(f"program {program.name}: inputs {program.inputs} are not its input nodes {given}.")
@@ -167,6 +182,10 @@ def verify(program: Program) -> Program:
                     f"{new.dtype.name}{list(new.shape)} after it."
                 )
     return program
+
+
+def _where(program: Program, i: int) -> str:
+    return f"node %{i} = {program.nodes[i].primitive.name} of program {program.name}"
 
 
 @dataclass
@@ -201,7 +220,7 @@ def rewrite(program: Program, rule: Rule, keep: Callable[[int], bool] = lambda i
         if not keep(i):
             continue
         of = new.get(node.of) if node.of is not None else None
-        node = replace(node, inputs=tuple([new[x] for x in node.inputs]), of=of)
+        node = node.moved(tuple([new[x] for x in node.inputs]), of)
         found = rule(builder, node)
         new[i] = builder.add(node) if found is None else found
     outputs = tuple(

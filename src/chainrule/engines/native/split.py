@@ -1,7 +1,6 @@
 """What the engine cannot lower splits the step there: native code before and after it, the reference in between."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -110,7 +109,7 @@ def _part(program: Program, stage: list[int], number: int) -> tuple[Program, tup
                 given.append(x)
                 new[x] = builder.add(_input(program.nodes[x], f"%{x}"))
         inputs = tuple([new[x] for x in node.inputs])
-        new[n] = builder.add(replace(node, inputs=inputs, of=None))
+        new[n] = builder.add(node.moved(inputs, None))
     made = [n for n in sorted(wanted) if stage[n] == number and program.nodes[n].primitive is not INPUT]
     outputs = tuple([Output(f"%{n}", new[n]) for n in made])
     inputs = tuple([new[x] for x in given])
