@@ -24,11 +24,6 @@ ROWS = np.random.default_rng(0).normal(size=(64, 5)).astype(np.float32)
 TARGETS = np.arange(64) % 3
 
 
-@pytest.fixture(autouse=True)
-def code_cache(monkeypatch, tmp_path_factory):
-    monkeypatch.setenv("CHAINRULE_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "code"))
-
-
 def network():
     cr.random.manual_seed(0)
     return nn.Sequential(nn.Linear(5, 40), nn.BatchNorm1d(40), nn.Tanh(), nn.Dropout(0.2), nn.Linear(40, 3)).seed(0)

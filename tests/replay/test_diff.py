@@ -26,22 +26,15 @@ LAST = 2000
 def long_runs(tmp_path_factory):
     """Runs of 2,000 steps: one, an equal one, one with another row, one with another rate."""
     folder = tmp_path_factory.mktemp("long")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("CHAINRULE_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "code"))
-        for name, parts in (
-            ("one", long()),
-            ("same", long()),
-            ("row", long_with_another_row()),
-            ("rate", long(lr=0.011)),
-        ):
-            fit(**parts, **LONG, run_dir=folder / name)
-        fit(**long(), **LONG | {"seed": 6}, run_dir=folder / "seed")
+    for name, parts in (
+        ("one", long()),
+        ("same", long()),
+        ("row", long_with_another_row()),
+        ("rate", long(lr=0.011)),
+    ):
+        fit(**parts, **LONG, run_dir=folder / name)
+    fit(**long(), **LONG | {"seed": 6}, run_dir=folder / "seed")
     return folder
-
-
-@pytest.fixture(autouse=True)
-def code_cache(monkeypatch, tmp_path_factory):
-    monkeypatch.setenv("CHAINRULE_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "code"))
 
 
 @pytest.fixture

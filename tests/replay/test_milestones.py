@@ -18,11 +18,6 @@ from chainrule.train.milestones import CHEAP, FIRST, MOST, WIDEST, Milestones, d
 from chainrule.train.store import Run
 
 
-@pytest.fixture(autouse=True)
-def code_cache(monkeypatch, tmp_path_factory):
-    monkeypatch.setenv("CHAINRULE_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "code"))
-
-
 def kept(milestones, steps):
     """The steps that have one when a run has made so many."""
     return [k for k in range(0, steps + 1, FIRST) if milestones.due(k) and k % milestones.spacing(steps) == 0]

@@ -28,11 +28,6 @@ CASES = [
 STEPS = [1, 9, 10, 65, 144]  # the first, the last of an epoch (6 rows), the next, that after a milestone, the last
 
 
-@pytest.fixture(autouse=True)
-def code_cache(monkeypatch, tmp_path_factory):
-    monkeypatch.setenv("CHAINRULE_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "code"))
-
-
 def check(make, run, steps, settings, **told):
     """Each of the steps is the one that the run made, as `Watch` saw it and as it was recorded."""
     watch = Watch()

@@ -31,11 +31,6 @@ LABELS = (X @ RNG.normal(size=(4, 3))).argmax(1)
 TARGETS = (X @ RNG.normal(size=(4, 1)) + 0.1).astype(np.float32)
 
 
-@pytest.fixture(autouse=True)
-def code_cache(monkeypatch, tmp_path_factory):
-    monkeypatch.setenv("CHAINRULE_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "code"))
-
-
 @pytest.fixture
 def counted(monkeypatch):
     """The numbers of steps that the engine was asked for at once, while training."""

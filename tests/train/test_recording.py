@@ -252,16 +252,16 @@ def test_probes_take_no_more_than_their_share_of_the_time(step, probe, first, gu
 def test_no_probe_comes_before_it_is_earned():
     clock = Clock()
     budget = Budget(clock=clock)
-    assert not budget.allows(0.03)
+    assert not budget.allows(0.02)
     clock.now = 0.99
-    assert not budget.allows(0.03)
+    assert not budget.allows(0.02)
     clock.now = 1.01
-    assert budget.allows(0.03)
-    clock.now += 0.03
-    budget.took(0.03)
+    assert budget.allows(0.02)
+    clock.now += 0.02
+    budget.took(0.02)
     assert not budget.allows(0.0)  # a quarter of a second must go by
     clock.now = 2.1
-    assert budget.allows(0.03)
+    assert budget.allows(0.02)
 
 
 def test_the_cost_of_bringing_weights_back_counts(tmp_path):

@@ -107,7 +107,7 @@ class Run:
         self.mode: str = settings["mode"]
         self._lock = FileLock(path / "lock")
         self._connection: sqlite3.Connection | None = None
-        self._pending: list[tuple[int, int, str, float | int | None]] = []
+        self._pending: list[tuple[Any, ...]] = []  # step, epoch, name, value
         self._contents: list[Content] = []
         self._committed_at = time.monotonic()
         self._guard = threading.RLock()
@@ -221,22 +221,18 @@ class Run:
 
         Raises `ConfigError` for a value that is not a number.
         """
-        rows = [(int(step), int(epoch), name, as_number(name, value)) for name, value in metrics.items()]
-        with self._guard:
-            self._writer()
-            self._pending += rows
-            self._flush_if_due()
+        self._note([(int(step), int(epoch), name, as_number(name, value)) for name, value in metrics.items()])
 
     def record_series(self, name: str, epoch: int, points: Sequence[tuple[int, float]]) -> None:
         """Like `record`, one metric of several steps: (step, value)."""
+        self._note([(step, epoch, name, value) for step, value in points])
+
+    def _note(self, rows: Sequence[tuple[Any, ...]]) -> None:
         with self._guard:
             self._writer()
-            self._pending += [(step, epoch, name, value) for step, value in points]
-            self._flush_if_due()
-
-    def _flush_if_due(self) -> None:
-        if len(self._pending) >= _COMMIT_ROWS or time.monotonic() - self._committed_at >= _COMMIT_SECONDS:
-            self.flush()
+            self._pending += rows
+            if len(self._pending) >= _COMMIT_ROWS or time.monotonic() - self._committed_at >= _COMMIT_SECONDS:
+                self.flush()
 
     def flush(self) -> None:
         """Commit what was recorded. When this returns, it survives a kill and a power failure."""
@@ -298,7 +294,7 @@ class Run:
         with self._guard:
             self._writer()
             self._contents.append((table, int(step), int(epoch), text))
-            self._flush_if_due()
+            self._note([])
 
     def log(self, text: str) -> None:
         """Append a line, with the time before it, to log.txt."""
