@@ -126,7 +126,8 @@ def _infer_slice(x: Tensor, start: Shape, stop: Shape, step: Shape) -> TypeOf:
 
 def _slice_meaning(m: Any, x: Any, start: Shape, stop: Shape, step: Shape) -> Any:
     ends = (None if b < 0 else b for b in stop)
-    return x[tuple([builtins.slice(a, b, s) for a, b, s in zip(start, ends, step, strict=True)])]
+    part = x[tuple([builtins.slice(a, b, s) for a, b, s in zip(start, ends, step, strict=True)])]
+    return part.copy() if min(step, default=1) < 0 else part  # NumPy rounds otherwise where arrays run backwards
 
 
 def _slice_vjp(dy: Tensor, y: Tensor, x: Tensor, start: Shape, stop: Shape, step: Shape) -> tuple[Tensor]:

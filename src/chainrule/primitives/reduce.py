@@ -123,7 +123,7 @@ argmin: Primitive = Primitive(
 
 def _cumsum_meaning(m: Any, x: Any, axis: int, reverse: bool) -> Any:
     if reverse:
-        return m.flip(m.cumsum(m.flip(x, axis), axis=axis, dtype=x.dtype), axis)
+        return m.flip(m.cumsum(m.flip(x, axis), axis=axis, dtype=x.dtype), axis).copy()
     return m.cumsum(x, axis=axis, dtype=x.dtype)
 
 
