@@ -213,8 +213,8 @@ def test_a_chain_of_100000_in_grad_backward_and_deletion():
 
 
 @pytest.mark.slow
-def test_a_chain_of_100000_in_compile_vjp_and_checkpoint():
-    n = 100_000
+def test_a_chain_of_20000_in_compile_vjp_and_checkpoint():
+    n = 20_000  # many times as deep as Python's recursion may go
     assert float(cr.compile(lambda x: chain(x, n))(cr.tensor(1.0))) == n + 1
     assert float(cr.vjp(lambda x: chain(x, n), 1.0)[1](1.0)[0]) == 1
     assert float(cr.grad(cr.checkpoint(lambda x: chain(x, n)))(1.0)) == 1
@@ -259,10 +259,10 @@ def test_memory_does_not_grow(name):
     tracemalloc.start()
     try:
         counts, sizes = [], []
-        for i in range(12):
+        for i in range(7):
             LOOPS[name]()
             counts.append(sum(isinstance(x, cr.Tensor) for x in gc.get_objects()))
-            if i in (2, 11):
+            if i in (2, 6):
                 arrays = tracemalloc.take_snapshot().filter_traces([ARRAYS])
                 sizes.append(sum(trace.size for trace in arrays.traces))
     finally:
