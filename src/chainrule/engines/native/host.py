@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
+
+from chainrule.engines.native import cache as disk
 
 IMPLIED = {  # x86: whoever has the first has the others
     "avx512vl": ("avx512f",),
@@ -58,17 +61,59 @@ class Host:
         return f"+{feature}" in self.features.split(",")
 
 
+class Asked(NamedTuple):
+    """What LLVM says about this process, and its own version."""
+
+    triple: str
+    cpu: str
+    features: str
+    llvm: str
+
+
 @cache
-def detect() -> Host:
-    """The processor that this process runs on, with the cores that this process may use."""
+def asked() -> Asked:
+    """What LLVM says. It is remembered on the disk, for the same processor and the same LLVM: to load it takes longer
+    than all that follows when the code itself is remembered, too."""
+    key = _processor_and_llvm()
+    entry = disk.get(key) if key is not None else None
+    if entry is not None and entry.manifest.keys() == set(Asked._fields):
+        return Asked(**entry.manifest)
+    found = _ask()
+    if key is not None:
+        disk.put(key, disk.Entry(b"", found._asdict()))
+    return found
+
+
+def _ask() -> Asked:
     import llvmlite.binding as llvm
 
     try:
         features = llvm.get_host_cpu_features().flatten()
     except RuntimeError:  # LLVM cannot ask this kind of processor: the name of the CPU stands for them
         features = ""
+    version = ".".join(str(part) for part in llvm.llvm_version_info)
+    return Asked(llvm.get_process_triple(), llvm.get_host_cpu_name(), features, version)
+
+
+def _processor_and_llvm(cpuinfo: Path = Path("/proc/cpuinfo")) -> str | None:
+    """A key for both; None where the system does not describe the processor."""
+    import llvmlite
+
+    block, _, _ = _read(cpuinfo).partition("\n\n")
+    kinds = ("vendor_id", "cpu family", "model", "model name", "stepping", "flags", "Features")
+    known = [line for line in block.splitlines() if line.partition(":")[0].strip() in kinds]
+    if not any(line.startswith(("flags", "Features")) for line in known):
+        return None
+    status = Path(llvmlite.__file__).with_name("_version.py").stat()
+    made = f"{llvmlite.__file__} {llvmlite.__version__} {status.st_mtime_ns}"
+    return disk.digest("host", *known, made, platform.machine())
+
+
+@cache
+def detect() -> Host:
+    """The processor that this process runs on, with the cores that this process may use."""
     sizes = {level: _cache_bytes(level) for level in CACHES}
-    return of(llvm.get_process_triple(), llvm.get_host_cpu_name(), features, _cores(), sizes)
+    return of(asked().triple, asked().cpu, asked().features, _cores(), sizes)
 
 
 def of(triple: str, cpu: str, features: str, cores: int = 1, caches: Mapping[int, int] = CACHES) -> Host:

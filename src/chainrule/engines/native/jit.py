@@ -1,4 +1,5 @@
-"""From LLVM IR to machine code to functions that Python can call. The one place that talks to LLVM.
+"""From LLVM IR to machine code to functions that Python can call. The place that talks to LLVM (and host.py asks it
+about the processor); code that lies on the disk already is loaded without it where that is possible (linking.py).
 
 LLVM is not safe to be used by several threads at once, so one lock stands before it. It is also held while the process
 forks: a child never inherits a compilation that is half done.
@@ -15,10 +16,12 @@ import weakref
 from functools import cache
 from typing import Any
 
-from chainrule.engines.native.host import Host, detect
+from chainrule.engines.native import linking
+from chainrule.engines.native.host import Host, asked, detect
 from chainrule.errors import CompileError
 
-ALLOWED = frozenset({"memcpy", "memmove", "memset", "chainrule_yield", "_GLOBAL_OFFSET_TABLE_"})
+YIELD = "chainrule_yield"
+ALLOWED = frozenset({"memcpy", "memmove", "memset", YIELD, "_GLOBAL_OFFSET_TABLE_"})
 """What an object may need from outside. There is no compiler's run-time library beneath it, so nothing else."""
 
 _lock = threading.RLock()
@@ -45,9 +48,7 @@ def version() -> str:
     >>> jit.version()
     'LLVM ...'
     """
-    import llvmlite.binding as llvm
-
-    return "LLVM " + ".".join(str(part) for part in llvm.llvm_version_info)
+    return f"LLVM {asked().llvm}"
 
 
 def compile_object(text: str, host: Host) -> bytes:
@@ -154,9 +155,42 @@ class Library:
     """
 
     def __init__(self, code: bytes) -> None:
+        image = linking.link(code) if linking.supported() else None
+        self._loaded = None if image is None else _loaded(image)
+        self._linked = _Linked(code) if self._loaded is None else None
+
+    def address(self, name: str) -> int:
+        """Where a function begins."""
+        if self._loaded is None:
+            assert self._linked is not None
+            return self._linked.address(name)
+        if name not in self._loaded.functions:
+            raise CompileError(f"The object gives no function {name!r}: it has {', '.join(self._loaded.functions)}")
+        return self._loaded.address + self._loaded.functions[name]
+
+    def function(self, name: str, n_arguments: int, returns: Any = None) -> Any:
+        """A function of integers (i64 or addresses) that Python can call, and that lets other threads run meanwhile."""
+        f = ctypes.CFUNCTYPE(returns, *[ctypes.c_int64] * n_arguments)(self.address(name))
+        f.library = self  # type: ignore[attr-defined]
+        return f
+
+
+def _loaded(image: linking.Image) -> linking.Loaded | None:
+    """An image in memory; None where that fails: then LLVM may try, and says what is wrong if it fails as well."""
+    try:
+        outside = {name: _yield_address() if name == YIELD else linking.address_of(name) for name in image.outside}
+        return linking.Loaded(image, outside)
+    except (AttributeError, OSError):
+        return None
+
+
+class _Linked:
+    """An object loaded by LLVM's linker."""
+
+    def __init__(self, code: bytes) -> None:
         import llvmlite.binding as llvm
 
-        builder = llvm.JITLibraryBuilder().add_object_img(code).import_symbol("chainrule_yield", _yield_address())
+        builder = llvm.JITLibraryBuilder().add_object_img(code).import_symbol(YIELD, _yield_address())
         self._name = f"chainrule{next(_names)}"
         self._trackers: list[Any] = []
         self._addresses: dict[str, int] = {}
@@ -178,12 +212,6 @@ class Library:
                 self._trackers.append(tracker)
                 self._addresses[name] = tracker[name]
         return self._addresses[name]
-
-    def function(self, name: str, n_arguments: int, returns: Any = None) -> Any:
-        """A function of integers (i64 or addresses) that Python can call, and that lets other threads run meanwhile."""
-        f = ctypes.CFUNCTYPE(returns, *[ctypes.c_int64] * n_arguments)(self.address(name))
-        f.library = self  # type: ignore[attr-defined]
-        return f
 
 
 def _unload(trackers: list[Any]) -> None:
@@ -212,5 +240,5 @@ def _yield_address() -> int:
     if sys.platform == "win32":
         function = ctypes.WinDLL("kernel32").SwitchToThread
     else:
-        function = ctypes.CDLL(None).sched_yield
+        return linking.address_of("sched_yield")
     return int(ctypes.cast(function, ctypes.c_void_p).value or 0)
