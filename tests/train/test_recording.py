@@ -4,11 +4,14 @@ import warnings
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import chainrule as cr
 from chainrule import losses, nn, optim
 from chainrule.errors import ConfigError
 from chainrule.train import Callback, Run, SilentProgress, evaluate, fit, resume
+from chainrule.train.recorder import Every, Recorder
 from chainrule.train.recording import SHARE, Budget, Recording, expected_seconds, work
 from chainrule.train.settings import Settings
 
@@ -285,6 +288,38 @@ def test_the_cost_of_bringing_weights_back_counts(tmp_path):
     assert len(run.snapshots()) == 1
     assert recording.budget.last == 1e4
     run.close()
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.integers(1, 5000), min_size=1, max_size=12), st.sampled_from([1, 3, 40]))
+def test_losses_of_a_long_run_become_fewer_wherever_chunks_end(chunks, every):
+    written = []
+
+    class Notes:
+        def record_series(self, name, epoch, points):
+            written.extend(points)
+
+    recorder = Recorder(Every.of("1 min"))
+    recorder.run, recorder.step_loss_every = Notes(), every
+    step = 1
+    for steps in chunks:
+        recorder.losses(step, 1, np.arange(step, step + steps, dtype=np.float64))
+        step += steps
+
+    def is_due(n):
+        apart = every
+        while n >= 2048 * apart:
+            apart *= 2
+        return n % apart == 0
+
+    assert written == [(n, float(n)) for n in range(1, step) if is_due(n)]
+
+
+def test_losses_that_are_no_numbers_are_kept_as_such(tmp_path):
+    with Run.create(tmp_path, monitor="loss") as run:
+        run.record_series("loss", 1, [(1, 0.5), (2, float("nan")), (3, float("-inf"))])
+        run.flush()
+        np.testing.assert_array_equal(run.columns()["loss"], [0.5, np.nan, -np.inf])
 
 
 def test_the_work_of_a_program_counts_products_convolutions_and_loops():

@@ -57,6 +57,8 @@ def read_contents(query: Query, table: Table, after: int | None) -> list[dict[st
 
 def as_number(name: str, value: Any) -> float | int | None:
     """A metric as SQLite holds it. It holds no NaN, and no metric is absent: so NULL stands for NaN."""
+    if type(value) is float:  # most are, and epochs may be short
+        return None if value != value else value
     if isinstance(value, numbers.Integral):
         number = int(value)
         if -(2**63) <= number < 2**63:

@@ -225,7 +225,7 @@ class Run:
 
     def record_series(self, name: str, epoch: int, points: Sequence[tuple[int, float]]) -> None:
         """Like `record`, one metric of several steps: (step, value)."""
-        self._note([(step, epoch, name, value) for step, value in points])
+        self._note([(step, epoch, name, as_number(name, value)) for step, value in points])
 
     def _note(self, rows: Sequence[tuple[Any, ...]]) -> None:
         with self._guard:
