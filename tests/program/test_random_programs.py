@@ -338,7 +338,7 @@ def test_random_smooth_programs_agree_on_every_engine(engine, recipe):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", sorted(EXACT & set(ENGINES)))
-@settings(max_examples=2500, deadline=None)
+@settings(max_examples=1200, deadline=None)
 @given(recipes)
 def test_many_random_programs_give_the_eager_bits(engine, recipe):
     check(recipe, engine)

@@ -104,7 +104,7 @@ def test_what_is_of_another_kind_is_left_to_llvm():
         assert linking.link(code) is None
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, len(CODE) - 1), st.integers(0, 255)), min_size=1, max_size=4))
 def test_damage_never_makes_it_write_outside_or_fail_otherwise(changes):
     broken = bytearray(CODE)

@@ -74,7 +74,7 @@ def link(code: bytes) -> Image | None:
     """Lay an object out; None where it is not of the kind that is understood."""
     try:
         return _link(code)
-    except (Foreign, struct.error, IndexError, ValueError):
+    except (Foreign, struct.error, IndexError, ValueError, OverflowError, MemoryError):
         return None
 
 
