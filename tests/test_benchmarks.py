@@ -338,7 +338,6 @@ def test_what_a_run_costs_is_held_against_a_bare_training(tmp_path, capsys):
     turns = {turn["variant"]: turn for turn in found["turns"]}
     assert list(turns) == ["bare", "run alone", "by default"]
     assert all(0 < turn["clock"] < 60 and 0 <= turn["inside"] < 1 for turn in turns.values())
-    assert turns["by default"]["inside"] > turns["run alone"]["inside"] > turns["bare"]["inside"]
     made = [{"variant": v, "round": r, "clock": c} for v, r, c in [("bare", 0, 2.0), ("x", 0, 3.0), ("bare", 1, 4.0)]]
     assert recording.ratios(made, "x", "clock") == [0.5]
 

@@ -198,22 +198,26 @@ class Resident:
     def pass_on(self, home: "Home") -> "Resident | None":
         """Have the objects in another Home, of a function of the same objects, without looking at them; None where
         somebody has looked already, or is at work in one of the two."""
-        if not home.lock.acquire(blocking=False):  # waiting could be for ever
+        with self.home.lock:
+            if not home.lock.acquire(blocking=False):  # waiting could be for ever: somebody may pass on the other way
+                return None
+            try:
+                with moving:
+                    return self._passed_on(home)
+            finally:
+                home.lock.release()
+
+    def _passed_on(self, home: "Home") -> "Resident | None":
+        if not self.ready() or not self.away or self.stepping or not home.succeed(self.home):
             return None
-        try:
-            with self.home.lock, moving:
-                if not self.ready() or not self.away or self.stepping or not home.succeed(self.home):
-                    return None
-                heir = Resident(home)
-                heir.objects, heir.watches, heir.away, heir.current = self.objects, self.watches, True, True
-                home.tenant, self.home.tenant = weakref.ref(heir), None
-                self.objects, self.away, self.current = [], False, False
-                for away in (ref() for ref in heir.objects):
-                    if away is not None:
-                        away.resident = heir
-                return heir
-        finally:
-            home.lock.release()
+        heir = Resident(home)
+        heir.objects, heir.watches, heir.away, heir.current = self.objects, self.watches, True, True
+        home.tenant, self.home.tenant = weakref.ref(heir), None
+        self.objects, self.away, self.current = [], False, False
+        for away in (ref() for ref in heir.objects):
+            if away is not None:
+                away.resident = heir
+        return heir
 
     def _correct(self) -> None:
         """Somebody looked while a step ran (a signal handler, a finaliser), maybe too early: bring back once more."""

@@ -7,8 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-import chainrule as cr
-
 POEM = "the fog comes on little cat feet. it sits looking over harbor and city on silent haunches and then moves on.\n"
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -47,4 +45,3 @@ def test_the_lstm_of_pytorch_has_as_many_weights_and_learns_as_well(poem):
     ours = load("char_lstm").CharacterLSTM(9, 16).parameter_count()
     theirs = [torch.nn.Embedding(9, 16), torch.nn.LSTM(16, 16), torch.nn.Linear(16, 9)]
     assert sum(p.numel() for part in theirs for p in part.parameters()) == ours
-    assert cr.data.CharacterText.read(poem).vocabulary

@@ -20,12 +20,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-CODE, SYMBOLS, ADDENDS = 1, 2, 4  # kinds of sections: content, the table of symbols, relocations
+CONTENT, SYMBOLS, ADDENDS = 1, 2, 4  # kinds of sections: content, the table of symbols, relocations
 UNWINDING = 0x70000001  # what exceptions of C++ need; nothing here throws any
 WRITABLE, ALLOCATED, TLS = 1, 2, 0x400  # flags of sections
 AMD64, RELOCATABLE = 62, 1
 RELATIVE, CALL = 2, 4  # relocations: R_X86_64_PC32 and R_X86_64_PLT32, both S + A - P in 32 bits
-UNDEFINED, ABSOLUTE = 0, 0xFFF1
+UNDEFINED = 0  # the section of a symbol that is not in the object
 FUNCTION, SECTION, FILE = 2, 3, 4  # kinds of symbols
 JUMP = b"\xff\x25\x00\x00\x00\x00"  # jmp *0(%rip): to the address that follows
 STUB = 16  # bytes for a jump and its address
@@ -74,7 +74,7 @@ def link(code: bytes) -> Image | None:
     """Lay an object out; None where it is not of the kind that is understood."""
     try:
         return _link(code)
-    except (Foreign, struct.error, IndexError, ValueError, OverflowError, MemoryError):
+    except (Foreign, struct.error, IndexError, ValueError, OverflowError):
         return None
 
 
@@ -98,7 +98,7 @@ def _lay_out(code: bytes, sections: list[_Section]) -> tuple[dict[int, int], byt
     for k, section in enumerate(sections):
         if not section.flags & ALLOCATED or section.kind == UNWINDING:
             continue
-        if section.kind != CODE or section.flags & (WRITABLE | TLS) or section.alignment > mmap.PAGESIZE:
+        if section.kind != CONTENT or section.flags & (WRITABLE | TLS) or section.alignment > mmap.PAGESIZE:
             raise Foreign
         if section.offset + section.size > len(code):
             raise Foreign
