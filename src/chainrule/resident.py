@@ -354,9 +354,13 @@ class Home:
     def succeed(self, other: "Home") -> bool:
         """Take over what another Home that is `like` this one has, its tenant's tensors; False where that fails."""
         tenant = None if self.tenant is None else self.tenant()
-        if (tenant is not None and tenant.away) or not self.lender.take(other.lender):
+        return not (tenant is not None and tenant.away) and self._have(other)
+
+    def _have(self, other: "Home") -> bool:
+        if not self.lender.take(other.lender):
             return False
-        self.known, other.known = other.known, dict.fromkeys(other.held)
+        self.known = dict(zip(self.held, [other.known[i] for i in other.held], strict=True))
+        other.known = dict.fromkeys(other.held)
         return True
 
     def _take_over(self, other: "Home") -> None:
@@ -364,9 +368,8 @@ class Home:
             return
         try:
             tenants = [tenant for tenant in (home.tenant and home.tenant() for home in (self, other)) if tenant]
-            if not any(tenant.away or tenant.stepping for tenant in tenants) and self.lender.take(other.lender):
-                self.known = dict(zip(self.held, [other.known[i] for i in other.held], strict=True))
-                other.known = dict.fromkeys(other.held)
+            if not any(tenant.away or tenant.stepping for tenant in tenants):
+                self._have(other)
         finally:
             other.lock.release()
 

@@ -9,7 +9,6 @@ import ctypes
 import itertools
 import os
 import re
-import struct
 import sys
 import threading
 import weakref
@@ -125,23 +124,18 @@ def _machine(host: Host) -> Any:
 def undefined_symbols(code: bytes) -> set[str]:
     """Names that an ELF object (Linux, most others) needs from outside; none for other formats.
 
-    The layout of ELF: System V ABI, chapters 4 (object files) and 5.
+    The layout of ELF: see linking.py.
     """
-    if code[:5] != b"\x7fELF\x02" or code[5] != 1:  # 64 bits, little end first
+    if code[:6] != b"\x7fELF\x02\x01":  # 64 bits, little end first
         return set()
-    (table,) = struct.unpack_from("<Q", code, 0x28)
-    entry_size, count = struct.unpack_from("<HH", code, 0x3A)
-    sections = [struct.unpack_from("<IIQQQQIIQQ", code, table + k * entry_size) for k in range(count)]
-    names = set()
-    for _, kind, _, _, offset, size, link, _, _, step in sections:
-        if kind != 2:  # the table of symbols
-            continue
-        strings = sections[link][4]
-        for at in range(offset, offset + size, step):
-            name, _, _, section = struct.unpack_from("<IBBH", code, at)
-            if section == 0 and name != 0:
-                names.add(code[strings + name : code.index(b"\0", strings + name)].decode())
-    return names
+    sections = linking.sections_of(code)
+    return {
+        symbol.name
+        for table in sections
+        if table.kind == linking.SYMBOLS
+        for symbol in linking.symbols_of(code, sections, table)
+        if symbol.section == linking.UNDEFINED and symbol.name
+    }
 
 
 # -- from an object to functions

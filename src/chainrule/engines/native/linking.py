@@ -13,7 +13,7 @@ import platform
 import struct
 import sys
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, NamedTuple
@@ -38,7 +38,9 @@ class Foreign(Exception):
     """An object of another kind than ours."""
 
 
-class _Section(NamedTuple):
+class Section(NamedTuple):
+    """An entry of the table of sections, as it stands there."""
+
     name: int
     kind: int
     flags: int
@@ -49,6 +51,15 @@ class _Section(NamedTuple):
     info: int
     alignment: int
     entry_size: int
+
+
+class Symbol(NamedTuple):
+    """A symbol: the number of the section that it is in, and where in there."""
+
+    name: str
+    kind: int
+    section: int
+    value: int
 
 
 @dataclass(frozen=True)
@@ -81,9 +92,7 @@ def link(code: bytes) -> Image | None:
 def _link(code: bytes) -> Image:
     if code[:6] != b"\x7fELF\x02\x01" or struct.unpack_from("<HH", code, 16) != (RELOCATABLE, AMD64):
         raise Foreign
-    (table,) = struct.unpack_from("<Q", code, 0x28)
-    entry_size, count = struct.unpack_from("<HH", code, 0x3A)
-    sections = [_Section(*struct.unpack_from("<IIQQQQIIQQ", code, table + k * entry_size)) for k in range(count)]
+    sections = sections_of(code)
     places, image = _lay_out(code, sections)
     symbols, functions, outside = _symbols(code, sections, places, len(image))
     image += (JUMP + bytes(STUB - len(JUMP))) * len(outside)
@@ -91,7 +100,23 @@ def _link(code: bytes) -> Image:
     return Image(bytes(image), functions, {name: at + len(JUMP) for name, at in outside.items()})
 
 
-def _lay_out(code: bytes, sections: list[_Section]) -> tuple[dict[int, int], bytearray]:
+def sections_of(code: bytes) -> list[Section]:
+    """The table of sections of an object."""
+    (table,) = struct.unpack_from("<Q", code, 0x28)
+    entry_size, count = struct.unpack_from("<HH", code, 0x3A)
+    return [Section(*struct.unpack_from("<IIQQQQIIQQ", code, table + k * entry_size)) for k in range(count)]
+
+
+def symbols_of(code: bytes, sections: list[Section], table: Section) -> Iterator[Symbol]:
+    """The entries of a table of symbols, in order."""
+    strings = sections[table.link].offset
+    for at in range(table.offset, table.offset + table.size, table.entry_size):
+        start, info, _, section, value, _ = struct.unpack_from("<IBBHQQ", code, at)
+        name = code[strings + start : code.index(b"\0", strings + start)].decode()
+        yield Symbol(name, info & 15, section, value)
+
+
+def _lay_out(code: bytes, sections: list[Section]) -> tuple[dict[int, int], bytearray]:
     """Where each section goes that is needed at run time, and all of them; then room up to a multiple of a stub."""
     places: dict[int, int] = {}
     image = bytearray()
@@ -109,29 +134,26 @@ def _lay_out(code: bytes, sections: list[_Section]) -> tuple[dict[int, int], byt
 
 
 def _symbols(
-    code: bytes, sections: list[_Section], places: dict[int, int], end: int
+    code: bytes, sections: list[Section], places: dict[int, int], end: int
 ) -> tuple[np.ndarray, dict[str, int], dict[str, int]]:
     """Where each symbol lies, the functions, and a stub behind the `end` for each function that is not there."""
     tables = [section for section in sections if section.kind == SYMBOLS]
     if len(tables) != 1:
         raise Foreign
     (table,) = tables
-    strings = sections[table.link].offset
     found: list[int] = []
     functions: dict[str, int] = {}
     outside: dict[str, int] = {}
-    for at in range(table.offset, table.offset + table.size, table.entry_size):
-        start, info, _, section, value, _ = struct.unpack_from("<IBBHQQ", code, at)
-        name = code[strings + start : code.index(b"\0", strings + start)].decode()
+    for name, kind, section, value in symbols_of(code, sections, table):
         if section in places:
             if value > sections[section].size:
                 raise Foreign
             found.append(places[section] + value)
-            if info & 15 == FUNCTION:
+            if kind == FUNCTION:
                 functions[name] = found[-1]
         elif section == UNDEFINED and name:
             found.append(outside.setdefault(name, end + STUB * len(outside)))
-        elif (section == UNDEFINED and not name) or info & 15 in (FILE, SECTION):
+        elif (section == UNDEFINED and not name) or kind in (FILE, SECTION):
             found.append(-1)  # nothing refers to these
         else:
             raise Foreign
@@ -139,7 +161,7 @@ def _symbols(
 
 
 def _relocate(
-    code: bytes, sections: list[_Section], places: dict[int, int], symbols: np.ndarray, image: bytearray
+    code: bytes, sections: list[Section], places: dict[int, int], symbols: np.ndarray, image: bytearray
 ) -> None:
     """Write the distances that the linker is to fill in."""
     memory = np.frombuffer(image, np.uint8)
