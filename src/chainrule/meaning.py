@@ -385,3 +385,35 @@ def depthwise_gradient(
     rows = patches(x[..., None], window, strides, low, steps, dy.shape[1:-1])  # (channels, batch · places, window)
     columns = dy.reshape(-1, channels).T[..., None]
     return matmul(rows.transpose(0, 2, 1), columns).reshape(channels, *window).transpose(*range(1, len(window) + 1), 0)
+
+
+def spread_product(
+    dy: np.ndarray,
+    w: np.ndarray,
+    size: tuple[int, ...],
+    strides: tuple[int, ...],
+    low: tuple[int, ...],
+    steps: tuple[int, ...],
+) -> np.ndarray:
+    """dy (batch, *places, in), w (in, *window, out) -> (batch, *size, out): each place gives to its window."""
+    spatial = len(size)
+    reach = [(k - 1) * t for k, t in zip(w.shape[1:], steps, strict=False)]
+    before = tuple(r - a for r, a in zip(reach, low, strict=True))
+    axes = zip(size, dy.shape[1:], strides, reach, before, strict=False)
+    after = tuple(n - builtins.max(0, (p - 1) * s + 1) + r - b for n, p, s, r, b in axes)
+    turned = np.moveaxis(np.flip(w, tuple(range(1, spatial + 1))), 0, -2)[..., None, :, :]
+    ones = (1,) * spatial
+    return convolve(dy[..., None, :], turned, ones, before, after, strides, steps)[..., 0, :]
+
+
+def gathered_product(
+    x: np.ndarray,
+    dy: np.ndarray,
+    window: tuple[int, ...],
+    strides: tuple[int, ...],
+    low: tuple[int, ...],
+    steps: tuple[int, ...],
+) -> np.ndarray:
+    """x (batch, *space, in), dy (batch, *places, out) -> (out, *window, in): the windows, weighted and added up."""
+    rows = patches(x[..., None, :], window, strides, low, steps, dy.shape[1:-1])[0]
+    return matmul(dy.reshape(-1, dy.shape[-1]).T, rows).reshape(dy.shape[-1], *window, x.shape[-1])

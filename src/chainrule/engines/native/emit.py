@@ -15,6 +15,7 @@ from chainrule.engines.native.loops import emit_loop
 from chainrule.engines.native.plan import STOP, WATCH, NativePlan, PlannedKernel
 from chainrule.engines.native.rows import RowWriter
 from chainrule.engines.native.singles import SingleWriter
+from chainrule.engines.native.sparse import SparseWriter
 from chainrule.engines.native.steps import barrier, calls, finish, pointer_of
 from chainrule.engines.native.values import Value, Vectors
 from chainrule.engines.native.windows import WindowWriter
@@ -72,6 +73,9 @@ def _kernel(plan: NativePlan, planned: PlannedKernel, module: Module) -> None:
     elif planned.form == "winograd":
         lo, hi = units(f, planned.share)
         winograd.write(evaluator, planned.name, plan.host, NodesEpilogue(plan, planned), lo, hi)
+    elif planned.form == "sparse":
+        lo, hi = units(f, planned.share)
+        SparseWriter(evaluator).write(lo, hi)
     elif planned.form == "window":
         lo, hi = units(f, planned.share)
         WindowWriter(evaluator).write(lo, hi)

@@ -59,7 +59,7 @@ def _own(plan: "NativePlan", planned: "PlannedKernel", x: int, writes: bool) -> 
         return "the first thread"
     if isinstance(share, Flat):
         return (share, planned.lanes, node.size) if writes or node.size > 1 else None
-    if planned.form in ("single", "window", "winograd"):
+    if planned.form in ("single", "window", "sparse", "winograd"):
         return None
     batch = kernel.sizes[0] if len(kernel.sizes) == 3 else 1
     cut = kernel.sizes[-1] if isinstance(share, Columns) else kernel.sizes[-2]  # equal shares may be of other extents

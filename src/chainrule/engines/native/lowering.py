@@ -17,6 +17,7 @@ from chainrule.passes.lookups import lookups
 from chainrule.passes.reductions import reductions
 from chainrule.passes.simplify import simplify
 from chainrule.passes.sink import sink
+from chainrule.passes.sparse import sparse
 from chainrule.passes.transposes import transposes
 from chainrule.passes.winograd import winograd
 from chainrule.program.program import Builder, Node, Program, rewrite, verify
@@ -25,7 +26,7 @@ TILES = {STANDARD: (2,), FAST: (2, 4)}
 """By precision: how many results there may be along a tile of a convolution."""
 
 LOWERING: tuple[Callable[[Program], Program], ...] = (
-    hoist, lookups, empties, dead, sink, common, winograd, convolutions, simplify, dead, transposes,
+    hoist, lookups, empties, dead, sink, common, sparse, winograd, convolutions, simplify, dead, transposes,
     disjoint, reductions, simplify, common, dead, fuse_multiply_add, dead, copies, dead,
 )  # fmt: skip
 

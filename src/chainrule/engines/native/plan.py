@@ -6,7 +6,7 @@ from functools import partial
 from mmap import PAGESIZE
 
 from chainrule.control import LOOPS
-from chainrule.engines.native import narrow, sorting, windows, winograd
+from chainrule.engines.native import narrow, sorting, sparse, windows, winograd
 from chainrule.engines.native.columns import group_of
 from chainrule.engines.native.division import Batches, Columns, Flat, Rows, Share, Single, Together
 from chainrule.engines.native.evaluate import Place, lanes_of
@@ -40,7 +40,7 @@ class PlannedKernel:
     kernel: Kernel
     name: str
     lanes: int
-    form: str  # contract, rows, flat, narrow, columns, single, window, loop
+    form: str  # contract, rows, flat, narrow, columns, single, window, sparse, loop
     share: Share
     tiles: TilePlan | None = None
     result: int = -1  # of a contraction: the output that its partial sums are kept in
@@ -143,6 +143,8 @@ def _planned(plan: NativePlan, kernel: Kernel, name: str) -> PlannedKernel:
         group = group_of(columns, lanes)
         share = Columns(-(-vectors // group), group * lanes) if stack == 1 else Batches(stack)
         return PlannedKernel(kernel, name, lanes, "columns", share)
+    if grouping.nodes[kernel.nodes[0]].primitive in sparse.PRODUCTS:
+        return PlannedKernel(kernel, name, lanes, "sparse", sparse.share_of(grouping, kernel))
     if kernel.kind == "single" and grouping.nodes[kernel.nodes[0]].primitive.kind == "window":
         return PlannedKernel(kernel, name, lanes, "window", windows.share_of(grouping, kernel, lanes))
     if kernel.kind == "single" and grouping.nodes[kernel.nodes[0]].primitive in LOOPS:
