@@ -65,7 +65,7 @@ def test_at_the_end_of_training(source):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(1, 4))
+@pytest.mark.parametrize("seed", [1, *[pytest.param(seed, marks=pytest.mark.thorough) for seed in range(2, 8)]])
 @pytest.mark.parametrize("epochs", [0, 1, 5, 200])
 @pytest.mark.parametrize("source", [*TABLES, "digits"])
 def test_shipped_data_whatever_the_seed(source, epochs, seed):
@@ -73,7 +73,7 @@ def test_shipped_data_whatever_the_seed(source, epochs, seed):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("epochs", [0, 2, 6])
+@pytest.mark.parametrize("epochs", [0, pytest.param(2, marks=pytest.mark.thorough), 6])
 @pytest.mark.parametrize("network", ["cnn", "resnet"])
 def test_networks_for_images(network, epochs):
     shipped("digits", epochs, network=network, channels="8,16", engine="native")

@@ -339,7 +339,7 @@ def test_the_fault_is_named_and_nothing_else(make):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(1, 4))
+@pytest.mark.parametrize("seed", [1, *[pytest.param(seed, marks=pytest.mark.thorough) for seed in range(2, 8)]])
 @pytest.mark.parametrize("make", SICK, ids=lambda make: make.__name__)
 def test_whatever_the_seed(make, seed):
     check(make, seed)

@@ -18,8 +18,13 @@ from benchmarks.worker import Job
 TOLERANCE = 1e-4
 
 
+def thorough(*names):
+    """Tests that CI does without: starting and compiling takes long."""
+    return [pytest.param(name, marks=[pytest.mark.slow, pytest.mark.thorough]) for name in names]
+
+
 @pytest.mark.parametrize("peer", ["torch", "jax"])
-@pytest.mark.parametrize("name", ["mlp-tiny", "ae", "mlp-tab-all", "float64"])
+@pytest.mark.parametrize("name", ["mlp-tiny", "mlp-tab-all", *thorough("ae", "float64")])
 def test_the_first_losses_are_the_same(name, peer):
     if importlib.util.find_spec(peer) is None:
         pytest.skip(f"{peer} is not installed")
@@ -34,6 +39,8 @@ def test_the_first_losses_are_the_same(name, peer):
 
 
 EVERY_MODE = ("lenet", "text-cnn", "gru")
+IN_CI = ("lenet", "lstm", "gpt", "conv-ae", "text-cnn")
+OTHERS = [workload.name for workload in workloads.NETWORKS if workload.name not in IN_CI]
 
 
 def first_losses(name, entry):
@@ -47,7 +54,7 @@ def first_losses(name, entry):
         process.close()
 
 
-@pytest.mark.parametrize("name", [workload.name for workload in workloads.NETWORKS])
+@pytest.mark.parametrize("name", [*IN_CI, *thorough(*OTHERS)])
 def test_larger_networks_lose_the_same(name):
     """In the first mode of each peer, and on some networks in all: starting and compiling takes long."""
     w = workloads.find(name, quick=True)

@@ -254,7 +254,7 @@ def test_probes_take_no_more_than_their_share_of_the_time(step, probe, first, gu
 
 def test_no_probe_comes_before_it_is_earned():
     clock = Clock()
-    budget = Budget(clock=clock)
+    budget = Budget(share=0.02, clock=clock)
     assert not budget.allows(0.02)
     clock.now = 0.99
     assert not budget.allows(0.02)

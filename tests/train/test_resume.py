@@ -409,6 +409,7 @@ def test_a_run_killed_at_random_moments_ends_with_the_same_bits(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("kills", [8, pytest.param(20, marks=pytest.mark.thorough)])
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no kill -9")
-def test_a_run_killed_20_times_ends_with_the_same_bits(tmp_path):
-    check_kills(tmp_path, epochs=1500, kills=20, longest=0.3)
+def test_a_run_killed_many_times_ends_with_the_same_bits(tmp_path, kills):
+    check_kills(tmp_path, epochs=75 * kills, kills=kills, longest=0.3)

@@ -10,7 +10,7 @@ equal runs have milestones at the same steps. At step n those of the multiples o
 doubles as the run grows, so that there are no more of them than `MOST`, nor than the budget allows; any step is then at
 most about a sixteenth of the run away from the milestone before it, or one that is made again in no time: where steps
 take microseconds, writing one state takes longer than a thousand steps. So behind the first steps milestones are so far
-apart that the steps between two take fifty times as long as writing one, by the work in a step and a fast machine.
+apart that the steps between two take a hundred times as long as writing one, by the work in a step and a fast machine.
 
 The header of each holds digests of the weights and of the whole state: whether two runs were in the same state is told
 without reading an array.
@@ -35,7 +35,7 @@ CHEAP = 1 << 18  # bytes of a state up to which that is fine; larger ones are fu
 WIDEST = 16  # times as far apart, at most: large states belong to slow steps
 EARLY = 2048  # steps up to which the work of a step makes no difference
 WRITING, WRITING_BYTE = 2e-3, 3e-9  # seconds to write one, and each byte of it, at most
-RARE = 50  # times as long should pass between two, behind the early ones
+RARE = 100  # times as long should pass between two, behind the early ones
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Milestones:
     [64, 64, 64, 128, 4096]
     >>> small.expect(seconds=1e-4)
     >>> [small.spacing(step) for step in (64, 2048, 2049, 4096, 100_000)]
-    [64, 64, 1024, 1024, 4096]
+    [64, 64, 2048, 2048, 4096]
     """
 
     def __init__(self, folder: Path, state_bytes: int, budget: int) -> None:
@@ -72,12 +72,14 @@ class Milestones:
         self.most = min(MOST, budget // max(1, state_bytes))
         self.state_bytes = state_bytes
         self.apart = 1  # steps between two behind the first ones, at least
+        self.between = (0, 0)  # no step between these two, which were looked for last, has one
         self.first = FIRST * min(WIDEST, 1 << max(0, math.ceil(math.log2(max(1, state_bytes) / CHEAP))))
 
     def expect(self, seconds: float) -> None:
         """A step should take so long, by the work in it."""
         writing = WRITING + WRITING_BYTE * self.state_bytes
         self.apart = math.ceil(RARE * writing / max(seconds, 1e-9))
+        self.between = (0, 0)
 
     def spacing(self, step: int) -> int:
         """How many steps are between two milestones in a run of so many steps."""
@@ -90,16 +92,20 @@ class Milestones:
 
     def due(self, step: int) -> bool:
         """Whether this step has one."""
+        if self.between[0] < step < self.between[1]:  # asked for after every chunk of steps
+            return False
         return self.most > 0 and step % self.spacing(step) == 0
 
     def until_due(self, step: int) -> float:
         """How many steps may follow until one is due."""
         if self.most < 2:
             return math.inf
-        spacing = self.spacing(step)
-        while (wider := self.spacing((step // spacing + 1) * spacing)) != spacing:
-            spacing = wider
-        return spacing - step % spacing
+        if not self.between[0] <= step < self.between[1]:
+            spacing = self.spacing(step)
+            while (wider := self.spacing((step // spacing + 1) * spacing)) != spacing:
+                spacing = wider
+            self.between = step, step - step % spacing + spacing
+        return self.between[1] - step
 
     def save(self, step: int, tensors: Mapping[str, np.ndarray], values: Mapping[str, Any]) -> None:
         """Write one, and delete those that have become too many."""

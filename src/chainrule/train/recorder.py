@@ -83,6 +83,7 @@ class Recorder:
         self.best: State | None = None
         self.saved_at = time.monotonic()
         self.saved_step = -1
+        self.before, self.next_loss = 0, 0  # of the steps behind the one, that is the first whose loss is written
         self.milestones: Milestones | None = None
 
     def attach(self, run: Run, fingerprint: dict[str, Any], batches: int) -> None:
@@ -121,10 +122,11 @@ class Recorder:
     def losses(self, step: int, epoch: int, losses: np.ndarray) -> None:
         """The losses of batches, the first of which was that of `step`; some of them are written: the longer the run,
         the fewer, since writing one takes longer than a step of a small network."""
-        if self.run is None:
+        after = step + len(losses)
+        if self.run is None or self.before < step <= after <= self.next_loss:
             return
         points = []
-        next_step, after = step, step + len(losses)
+        self.before, next_step = step - 1, step
         while True:
             every = self.step_loss_every << (next_step // (FREQUENT * self.step_loss_every)).bit_length()
             next_step += -next_step % every  # the steps from which on there are fewer are multiples of both
@@ -132,6 +134,7 @@ class Recorder:
                 break
             points.append((next_step, float(losses[next_step - step])))
             next_step += 1
+        self.next_loss = next_step
         if points:
             self.run.record_series(STEP_LOSS, epoch, points)
 

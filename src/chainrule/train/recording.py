@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from chainrule.train.loop import Setup, Training
 
 AUTO = "auto"
-SHARE = 0.02  # of the training time that probes may take
+SHARE = 0.01  # of the training time that probes may take
 CLOSEST = 0.25  # seconds between two probes, at least
 PROBES = 256  # in a run of any length about that many, and as many again each time it has become e times as long
 NATIVE_WORK = 2e10  # multiplications from which on NumPy takes longer than compiling pays for

@@ -40,11 +40,13 @@ from chainrule.train.database import (
     RECORDINGS,
     SCHEMA,
     Content,
+    Metric,
     Table,
     as_number,
     read_contents,
     translated,
     write_contents,
+    write_metrics,
 )
 from chainrule.train.files import FileLock, atomic_write, sync_folder, to_json
 from chainrule.train.folders import FORMAT, Foreign, make_folder, read_settings
@@ -52,7 +54,7 @@ from chainrule.train.folders import FORMAT, Foreign, make_folder, read_settings
 Status = Literal["running", "finished", "stopped", "interrupted", "failed"]
 
 _COMMIT_SECONDS = 1.0
-_COMMIT_ROWS = 1000
+_COMMIT_ROWS = 10_000
 
 
 class Best(NamedTuple):
@@ -107,7 +109,7 @@ class Run:
         self.mode: str = settings["mode"]
         self._lock = FileLock(path / "lock")
         self._connection: sqlite3.Connection | None = None
-        self._pending: list[tuple[Any, ...]] = []  # step, epoch, name, value
+        self._pending: list[Metric] = []
         self._contents: list[Content] = []
         self._committed_at = time.monotonic()
         self._guard = threading.RLock()
@@ -227,7 +229,7 @@ class Run:
         """Like `record`, one metric of several steps: (step, value)."""
         self._note([(step, epoch, name, as_number(name, value)) for step, value in points])
 
-    def _note(self, rows: Sequence[tuple[Any, ...]]) -> None:
+    def _note(self, rows: Sequence[Metric]) -> None:
         with self._guard:
             self._writer()
             self._pending += rows
@@ -238,11 +240,7 @@ class Run:
         """Commit what was recorded. When this returns, it survives a kill and a power failure."""
         with self._guard:
             with translated(self.path), self._writer() as connection:
-                connection.executemany(
-                    "INSERT INTO metrics (step, epoch, name, value) VALUES (?, ?, ?, ?) ON CONFLICT "
-                    "DO UPDATE SET epoch = excluded.epoch, value = excluded.value",
-                    self._pending,
-                )
+                write_metrics(connection, self._pending)
                 write_contents(connection, self._contents)
                 connection.execute(
                     "UPDATE sessions SET seen = ? WHERE id = (SELECT max(id) FROM sessions)", (time.time(),)

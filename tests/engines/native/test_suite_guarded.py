@@ -26,11 +26,14 @@ def run(*command, guarded="1"):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("one_of", [pytest.param(1, id="all", marks=pytest.mark.thorough), pytest.param(4, id="some")])
 @pytest.mark.parametrize("file", FILES)
-def test_the_suite_stays_inside_of_its_buffers(file):
+def test_the_suite_stays_inside_of_its_buffers(file, one_of):
     path = Path(__file__).with_name(f"test_suite_{file}.py")
-    done = run("-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-m", "not slow", str(path))
+    some = ("-p", "tests.engines.native.some", f"--one-of={one_of}")
+    done = run("-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *some, "-m", "not slow", str(path))
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert " passed" in done.stdout
 
 
 def test_guarded_memory_gives_the_same():
