@@ -79,6 +79,16 @@ def test_ties_share_the_gradient():
     assert products(gradients(over_time), x, w) == 2
 
 
+def test_behind_a_long_chain():
+    def f(x, w):
+        y = cr.conv1d(x, w)
+        for _ in range(3000):
+            y = y * 1.001
+        return cr.max(y, axis=2)
+
+    assert products(gradients(f), *arrays((1, 1, 20), (2, 1, 2))) == 2
+
+
 @st.composite
 def windowed(draw):
     """Sizes and settings of windows along 0 to 2 axes, which may reach outside of the image or leave elements out."""

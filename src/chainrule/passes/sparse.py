@@ -23,7 +23,7 @@ from chainrule.program.program import CONSTANT, Builder, Node, Program, rewrite
 
 FEW = 1 / 16  # of the elements at most: multiplying one by one takes longer than in tiles
 EXTREMES = ("max", "min")
-SAME_SHARE = ("transpose", "reshape", "cast", "neg", "broadcast", "abs")  # of what is not zero, as their operand
+AS_FIRST = ("transpose", "reshape", "cast", "neg", "broadcast", "abs", "div")  # zero where the first operand is
 EITHER = ("mul", "and")  # zero where one operand is
 
 
@@ -57,7 +57,12 @@ PRODUCTS = (spread_product, gathered_product)
 
 def sparse(program: Program) -> Program:
     """Replace convolutions with such an operand."""
-    shares: dict[int, float] = {}
+    shares: list[float] = []
+
+    def few(builder: Builder, n: int) -> bool:
+        for k in range(len(shares), len(builder.nodes)):
+            shares.append(_share(builder.nodes, k, shares))
+        return shares[n] <= FEW
 
     def rule(builder: Builder, node: Node) -> int | None:
         if node.primitive is not convolve or node.shape[-2] != 1 or 0 in node.shape:
@@ -67,39 +72,30 @@ def sparse(program: Program) -> Program:
         lowering, a = Lowering(builder, node), node.attributes
         x, w = node.inputs
         if lowering.of_kernel():
-            few = share(builder.nodes, w, shares) <= FEW and max(a["input_step"], default=1) == 1
-            return _gathered(lowering) if few else None
-        few = share(builder.nodes, x, shares) <= FEW and max(a["strides"], default=1) == 1
-        return _spread(lowering) if few else None
+            return _gathered(lowering) if max(a["input_step"], default=1) == 1 and few(builder, w) else None
+        return _spread(lowering) if max(a["strides"], default=1) == 1 and few(builder, x) else None
 
     return rewrite(program, rule)
 
 
-def share(nodes: list[Node], n: int, known: dict[int, float]) -> float:
-    """Which part of a value may be other than zero, as far as its making tells."""
-    if n not in known:
-        node = nodes[n]
-        known[n] = _share(nodes, node, known) if node.inputs and node.size else 1.0
-    return known[n]
-
-
-def _share(nodes: list[Node], node: Node, known: dict[int, float]) -> float:
-    name, inputs = node.primitive.name, node.inputs
+def _share(nodes: list[Node], n: int, shares: list[float]) -> float:
+    """Which part of a value may be other than zero, as far as its making tells; `shares`: of the nodes before it."""
+    name, inputs = nodes[n].primitive.name, nodes[n].inputs
+    given = [shares[x] for x in inputs]
+    if not nodes[n].size:
+        return 1.0
     if name == "equal":
-        return min([_of_extreme(nodes, x, y) for x, y in (inputs, inputs[::-1])])
-    if name in SAME_SHARE:
-        return share(nodes, inputs[0], known)
-    if name == "div":
-        return share(nodes, inputs[0], known)
+        return min(_of_extreme(nodes, x, y) for x, y in (inputs, inputs[::-1]))
+    if name in AS_FIRST:
+        return given[0]
     if name in EITHER:
-        return min([share(nodes, x, known) for x in inputs])
+        return min(given)
     if name == "where":
-        condition, a, b = inputs
-        if _is_zero(nodes, a):
-            return share(nodes, b, known)
-        return min(share(nodes, condition, known), share(nodes, a, known)) if _is_zero(nodes, b) else 1.0
+        if _is_zero(nodes, inputs[1]):
+            return given[2]
+        return min(given[:2]) if _is_zero(nodes, inputs[2]) else 1.0
     if name == "pad":
-        return share(nodes, inputs[0], known) * nodes[inputs[0]].size / node.size
+        return given[0] * nodes[inputs[0]].size / nodes[n].size
     return 1.0
 
 

@@ -156,7 +156,7 @@ def agree(primitive, lanes, target):
 
 
 @pytest.mark.parametrize("target", [ARM, PLAIN, WITHOUT_AVX512, HERE], ids=lambda t: f"{t.triple}-{t.cpu}")
-@pytest.mark.parametrize("lanes", [1, 4, 16])
+@pytest.mark.parametrize("lanes", [1, 4, pytest.param(16, marks=[pytest.mark.slow, pytest.mark.thorough])])
 def test_everything_compiles_without_a_run_time_library(target, lanes):
     for primitive in PRIMITIVES:
         for kinds, attributes in cases(primitive):
