@@ -83,7 +83,7 @@ class Recorder:
         self.best: State | None = None
         self.saved_at = time.monotonic()
         self.saved_step = -1
-        self.before, self.next_loss = 0, 0  # of the steps behind the one, that is the first whose loss is written
+        self.between = (0, 0)  # of no step between these two, which were looked for last, the loss is written
         self.milestones: Milestones | None = None
 
     def attach(self, run: Run, fingerprint: dict[str, Any], batches: int) -> None:
@@ -123,10 +123,10 @@ class Recorder:
         """The losses of batches, the first of which was that of `step`; some of them are written: the longer the run,
         the fewer, since writing one takes longer than a step of a small network."""
         after = step + len(losses)
-        if self.run is None or self.before < step <= after <= self.next_loss:
+        if self.run is None or (self.between[0] < step and after <= self.between[1]):
             return
         points = []
-        self.before, next_step = step - 1, step
+        next_step = step
         while True:
             every = self.step_loss_every << (next_step // (FREQUENT * self.step_loss_every)).bit_length()
             next_step += -next_step % every  # the steps from which on there are fewer are multiples of both
@@ -134,7 +134,7 @@ class Recorder:
                 break
             points.append((next_step, float(losses[next_step - step])))
             next_step += 1
-        self.next_loss = next_step
+        self.between = after - 1, next_step
         if points:
             self.run.record_series(STEP_LOSS, epoch, points)
 

@@ -30,7 +30,7 @@ def run(*command, guarded="1"):
 @pytest.mark.parametrize("file", FILES)
 def test_the_suite_stays_inside_of_its_buffers(file, one_of):
     path = Path(__file__).with_name(f"test_suite_{file}.py")
-    some = ("-p", "tests.engines.native.some", f"--one-of={one_of}")
+    some = ("-p", "tests.engines.native.one_of", f"--one-of={one_of}")
     done = run("-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *some, "-m", "not slow", str(path))
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert " passed" in done.stdout

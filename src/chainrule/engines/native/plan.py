@@ -40,7 +40,7 @@ class PlannedKernel:
     kernel: Kernel
     name: str
     lanes: int
-    form: str  # contract, rows, flat, narrow, columns, single, window, sparse, loop
+    form: str  # contract, rows, flat, narrow, columns, single, window, sparse, winograd, loop
     share: Share
     tiles: TilePlan | None = None
     result: int = -1  # of a contraction: the output that its partial sums are kept in

@@ -1,4 +1,4 @@
-"""A plugin of pytest that runs one test in so many: `-p tests.engines.native.some --one-of=4`."""
+"""A plugin of pytest that runs one test in so many: `-p tests.engines.native.one_of --one-of=4`."""
 
 
 def pytest_addoption(parser):
