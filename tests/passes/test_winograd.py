@@ -51,8 +51,8 @@ def picture(draw):
 
 
 @settings(max_examples=60, deadline=None)
-@given(picture(), st.sampled_from([2, 4]))
-def test_the_meanings_are_those_of_convolutions(case, tile):
+@given(picture(), st.sampled_from([2, 4]), st.integers(1, 4))
+def test_the_meanings_are_those_of_convolutions(case, tile, parts):
     """In float64, where nothing but a mistake is seen."""
     x_shape, w_shape, attributes = case
     rng = np.random.default_rng(0)
@@ -62,7 +62,8 @@ def test_the_meanings_are_those_of_convolutions(case, tile):
     found = passes._convolution(x[..., 0, :], u, tile, attributes["low"], y.shape[1:3])
     np.testing.assert_allclose(found, y[..., 0, :], rtol=0, atol=1e-11)
     dy = rng.normal(size=y.shape)
-    du = passes._gradient(x[..., 0, :], dy[..., 0, :], tile, attributes["low"])
+    du = passes._gradient(x[..., 0, :], dy[..., 0, :], tile, attributes["low"], parts)
+    assert du.shape == (parts, (tile + 2) ** 2, x_shape[-1], w_shape[-1])
     dw = cr.vjp(lambda w: convolve(wrap(x), w, **attributes), wrap(w))[1](wrap(dy))[0]
     np.testing.assert_allclose(passes._kernel_gradient(du, tile), np.asarray(dw)[:, :, 0], rtol=0, atol=1e-11)
 

@@ -20,6 +20,7 @@ import numpy as np
 from chainrule import dtypes
 from chainrule.core.primitive import Primitive, Shape, TypeOf
 from chainrule.core.tensor import Tensor
+from chainrule.passes.portions import portions
 from chainrule.primitives import contract, layout
 from chainrule.primitives import elementwise as e
 from chainrule.primitives.convolve import convolve
@@ -38,11 +39,13 @@ Element [g, (n, p), (k, i)] is x[n, p · strides + k · steps − low, g, i], an
 
 
 def by_places(shape: Shape, strides: tuple[int, ...], window_rows: Shape) -> bool:
-    """Whether an operand that is a matrix of windows, in its order or turned, is summed over the places of windows."""
-    rows, depth = window_rows[-2:]
-    if rows != depth:
-        return shape[-1] == rows
-    return rows > 1 and strides[-1] != 1
+    """Whether an operand that is a matrix of windows, in its order or turned, is summed over the places of windows.
+
+    There it may be a stack of such matrices, each of a portion of the places.
+    """
+    if shape[-2] != shape[-1]:
+        return shape[-1] != window_rows[-1]
+    return shape[-1] > 1 and strides[-1] != 1
 
 
 def _infer_depthwise(x: Tensor, w: Tensor, places: Shape, **_: Shape) -> TypeOf:
@@ -195,10 +198,19 @@ class Lowering:
             settings = {k: attributes[k] for k in ("strides", "low")}
             dw = self.make(depthwise_gradient, x, dy, window=window, **settings, steps=attributes["kernel_step"])
             return self.reshape(self.transpose(dw, self.spatial, *range(self.spatial)), groups, *window, 1, 1)
-        rows = self.transpose(self.rows(x, window, tuple(places), attributes), 0, 2, 1)
+        rows = self.rows(x, window, tuple(places), attributes)
         moved = self.transpose(dy, self.spatial + 1, *range(self.spatial + 1), self.spatial + 2)
-        dw = self.make(contract.matmul, rows, self.reshape(moved, groups, batch * prod(places), out))
+        dw = self.turned_product(rows, self.reshape(moved, groups, batch * prod(places), out))
         return self.reshape(dw, groups, *window, self.shape(x)[-1], out)
+
+    def turned_product(self, rows: int, dy: int) -> int:
+        """rowsᵀ · dy for each group. A single one is summed up in portions where it has many places."""
+        (groups, places, taken), out = self.shape(rows), self.shape(dy)[-1]
+        parts = gcd(portions(places, taken * out * self.node.dtype.itemsize), places) if groups == 1 else 1
+        if parts == 1:
+            return self.make(contract.matmul, self.transpose(rows, 0, 2, 1), dy)
+        rows, dy = (self.reshape(x, parts, places // parts, n) for x, n in ((rows, taken), (dy, out)))
+        return self.make(layout.sum, self.make(contract.matmul, self.transpose(rows, 0, 2, 1), dy), axes=(0,))
 
     # -- elements that lie apart
 

@@ -7,7 +7,8 @@
 
 Rules, applied to the nodes in the order of their depth (the contractions and reductions above them):
   1  A contraction opens a kernel. One into few columns is a row operation instead.
-  2  A reduction joins the latest kernel of its kind and shape that its operand allows, or opens one.
+  2  A reduction joins the latest kernel of its kind and shape that its operand allows, or opens one. A sum down the
+     columns of a product's result joins the product, if threads can share that out without splitting the sum.
   3  An elementwise node joins the latest of the kernels that make its operands, if its shape fits; else it waits. Edges
      thus point from earlier kernels to later ones: no cycle can arise.
   4  What waits is pulled into the first kernel that asks for it and that it fits, else it gets a kernel.
@@ -15,6 +16,7 @@ Rules, applied to the nodes in the order of their depth (the contractions and re
   6  A value that a later kernel reads is stored, unless a short chain of cheap nodes over stored values makes it again.
 """
 
+from chainrule import dtypes
 from chainrule.passes.convolutions import by_places, patches
 from chainrule.passes.kernels import Kernel, Kind, Level, along_rows, few_columns, reduction_sizes, rows_of
 from chainrule.passes.views import View, in_memory, is_lookup, split, views
@@ -27,6 +29,9 @@ CHEAP = {"add", "sub", "mul", "neg", "less", "less_equal", "equal", "where", "ma
          "fnma", "copy", "and", "or", "not", "abs"}  # fmt: skip
 AGAIN = 3  # nodes of a chain that is rather computed again than stored
 BEFORE = (0, 1 << 30)  # the place of what depends on inputs alone
+PRODUCTS = (contract.matmul, winograd_convolution)
+WIDE = 128  # columns of a product from which on threads may share these, so that sums down them can join it
+HIGH = 48  # rows of each product of a stack that is made for sums to join
 REDUCTIONS = ("sum", "prod", "max", "min", "any", "all")
 
 
@@ -89,6 +94,8 @@ class Grouping:
         node, sizes = self.nodes[n], kernel.sizes
         if node.primitive.kind == "reduce" and kernel.kind != "single":
             return "row" if kernel.kind == "rows" else "column"
+        if node.primitive in PRODUCTS and kernel.kind == "contract":  # whose rows may be those of a stack
+            return "full"
         if node.size == kernel.size and split(node.shape, (0,) * node.ndim, sizes) is not None:
             return "full"
         if kernel.kind == "rows" and node.size == sizes[0]:
@@ -303,6 +310,8 @@ class Grouping:
         kind, sizes = reduction_sizes(view.shape, node.attributes["axes"])
         candidates = [k for k in self.late if k.kind == kind and k.sizes == sizes]
         x = view.base
+        if kind == "columns" and self._beside_product(n, view, sizes):
+            return
         for kernel in candidates:
             if self._reduction_fits(kernel, view):
                 self._join(kernel, n)
@@ -311,6 +320,33 @@ class Grouping:
         if self.computed(x) and x not in self.home and not self._reduction_fits(trial, view):
             self._store(x)
         self._join(self._new(kind, sizes), n)
+
+    def _beside_product(self, n: int, view: View, sizes: tuple[int, ...]) -> bool:
+        """Rule 2: a sum down columns joins the product that makes its addends, as a stack of products if need be."""
+        place = self.position(view.base)
+        if place == (0, -1):
+            return False
+        kernel = (self.early, self.late)[place[0]][place[1]]
+        if not self._adds_up(kernel, n, sizes):
+            return False
+        before, kernel.sizes = kernel.sizes, sizes
+        views = [v for x in kernel.nodes if self.elementwise(x) for v in self.operands(x)]
+        if all(self.blocks(kernel, "full", v) is not None for v in views) and self._reduction_fits(kernel, view):
+            self._join(kernel, n)
+            return True
+        kernel.sizes = before
+        return False
+
+    def _adds_up(self, kernel: Kernel, n: int, sizes: tuple[int, ...]) -> bool:
+        """Whether a product can be made so that a thread meets all addends of each sum down its columns."""
+        stack, rows, columns = sizes
+        alike = kernel.kind == "contract" and kernel.sizes in (sizes, (1, stack * rows, columns))
+        if not alike or self.nodes[n].primitive.name != "sum" or self.nodes[n].dtype in dtypes.HALVES:
+            return False
+        product = next(self.nodes[x] for x in kernel.nodes if self.nodes[x].primitive in PRODUCTS)
+        if product.primitive is winograd_convolution:
+            return stack == product.shape[0] and stack > 1
+        return (columns >= WIDE if stack == 1 else rows >= HIGH) and not self._in_parts(kernel)
 
     def _reduction_fits(self, kernel: Kernel, view: View) -> bool:
         return self._operand_fits(kernel, "full", view, 40)
@@ -333,7 +369,7 @@ class Grouping:
         for kernel in self.kernels:
             members = set(kernel.nodes)
             for n in kernel.nodes:
-                direct = kernel.kind == "single" or self.nodes[n].primitive in (contract.matmul, winograd_convolution)
+                direct = kernel.kind == "single" or self.nodes[n].primitive in PRODUCTS
                 for k, x in enumerate(self.bases(n)):
                     table = k == 0 and is_lookup(self.nodes, self.nodes[n])
                     if self.virtual(x):
@@ -359,6 +395,8 @@ class Grouping:
         for kernel in self.kernels:
             members = set(kernel.nodes)
             kernel.outputs = [n for n in kernel.nodes if n in keep and self.home.get(n) is kernel]
+            if kernel.kind == "contract" and all(self.reduces(n) for n in kernel.outputs):  # partial sums need memory
+                kernel.outputs.insert(0, next(n for n in kernel.nodes if self.nodes[n].primitive in PRODUCTS))
             read = [x for n in kernel.nodes for x in self.bases(n) if x not in members and in_memory(self.nodes[x])]
             kernel.inputs = list(dict.fromkeys(read))
 

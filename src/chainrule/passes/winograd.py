@@ -23,6 +23,7 @@ from chainrule import dtypes, meaning
 from chainrule.core.primitive import Primitive, Shape, TypeOf
 from chainrule.core.tensor import Tensor
 from chainrule.passes.convolutions import Lowering
+from chainrule.passes.portions import portions
 from chainrule.primitives.convolve import convolve
 from chainrule.program.program import Builder, Node, Program, rewrite
 
@@ -97,8 +98,8 @@ def _kernel(w: np.ndarray, tile: int) -> np.ndarray:
 
 def _kernel_gradient(du: np.ndarray, tile: int) -> np.ndarray:
     alpha = tile + 2
-    moved = _both_sides(transposed(TRANSFORMS[tile].kernel), du.reshape(alpha, alpha, -1))
-    return moved.reshape(3, 3, *du.shape[1:])
+    moved = _both_sides(transposed(TRANSFORMS[tile].kernel), du.sum(axis=0).reshape(alpha, alpha, -1))
+    return moved.reshape(3, 3, *du.shape[2:])
 
 
 def _convolution(x: np.ndarray, u: np.ndarray, tile: int, low: Shape, places: Shape) -> np.ndarray:
@@ -109,14 +110,17 @@ def _convolution(x: np.ndarray, u: np.ndarray, tile: int, low: Shape, places: Sh
     return whole.reshape(-1, down * tile, across * tile, out)[:, : places[0], : places[1]]
 
 
-def _gradient(x: np.ndarray, dy: np.ndarray, tile: int, low: Shape) -> np.ndarray:
+def _gradient(x: np.ndarray, dy: np.ndarray, tile: int, low: Shape, parts: int) -> np.ndarray:
     batch, *places, out = dy.shape
     down, across = tiles_over(tuple(places), tile)
     whole = np.zeros((batch, down * tile, across * tile, out), dy.dtype)
     whole[:, : places[0], : places[1]] = dy
     of_tiles = whole.reshape(batch, down, tile, across, tile, out).swapaxes(2, 3).reshape(-1, tile, tile, out)
     moved = _both_sides(transposed(TRANSFORMS[tile].result), of_tiles).reshape(-1, (tile + 2) ** 2, out)
-    return np.asarray(np.matmul(_patches(x, tile, low, (down, across)).swapaxes(1, 2), moved.swapaxes(0, 1)))
+    rows, others = _patches(x, tile, low, (down, across)).swapaxes(1, 2), moved.swapaxes(0, 1)
+    length = -(-len(moved) // parts)
+    ranges = (slice(k * length, (k + 1) * length) for k in range(parts))
+    return np.stack([np.matmul(rows[..., part], others[:, part]) for part in ranges])
 
 
 # -- primitives
@@ -127,15 +131,15 @@ def _infer_kernel(w: Tensor, tile: int) -> TypeOf:
 
 
 def _infer_kernel_gradient(du: Tensor, tile: int) -> TypeOf:
-    return (3, 3, *du.shape[1:]), du.dtype
+    return (3, 3, *du.shape[2:]), du.dtype
 
 
 def _infer_convolution(x: Tensor, u: Tensor, places: Shape, **_: Any) -> TypeOf:
     return (x.shape[0], *places, u.shape[-1]), x.dtype
 
 
-def _infer_gradient(x: Tensor, dy: Tensor, tile: int, **_: Any) -> TypeOf:
-    return ((tile + 2) ** 2, x.shape[-1], dy.shape[-1]), x.dtype
+def _infer_gradient(x: Tensor, dy: Tensor, tile: int, parts: int, **_: Any) -> TypeOf:
+    return (parts, (tile + 2) ** 2, x.shape[-1], dy.shape[-1]), x.dtype
 
 
 winograd_kernel = Primitive("winograd_kernel", "window", lambda m, w, **a: _kernel(w, **a), _infer_kernel)
@@ -144,7 +148,7 @@ winograd_kernel = Primitive("winograd_kernel", "window", lambda m, w, **a: _kern
 winograd_kernel_gradient = Primitive(
     "winograd_kernel_gradient", "window", lambda m, du, **a: _kernel_gradient(du, **a), _infer_kernel_gradient
 )
-"""Gᵀ U G: (α², in, out) -> (3, 3, in, out)."""
+"""Gᵀ U G: (parts, α², in, out), whose sum U is -> (3, 3, in, out)."""
 
 winograd_convolution = Primitive(
     "winograd_convolution", "contract", lambda m, x, u, **a: _convolution(x, u, **a), _infer_convolution
@@ -155,7 +159,8 @@ beginning."""
 winograd_gradient = Primitive(
     "winograd_gradient", "window", lambda m, x, dy, **a: _gradient(x, dy, **a), _infer_gradient
 )
-"""x (batch, height, width, in), dy (batch, *places, out) -> (α², in, out): Σ over tiles of (Bᵀ d B) · (A dY Aᵀ)."""
+"""x (batch, height, width, in), dy (batch, *places, out) -> (parts, α², in, out): Σ (Bᵀ d B) · (A dY Aᵀ) over the tiles
+of each part: equally many neighbours, in the last part perhaps fewer."""
 
 WINOGRAD = (winograd_kernel, winograd_kernel_gradient, winograd_convolution, winograd_gradient)
 
@@ -227,6 +232,7 @@ def _of_kernel(lowering: Lowering, tiles: Shape) -> int | None:
         return None
     x = lowering.reshape(lowering.transpose(x, 4, 1, 2, 3, 0), batch, *space, channels)
     dy = lowering.reshape(lowering.transpose(dy, 3, 0, 1, 2, 4), batch, *places, out)
-    du = lowering.make(winograd_gradient, x, dy, tile=tile, low=low)
+    parts = portions(batch * prod(tiles_over(tuple(places), tile)), (tile + 2) ** 2 * channels * out * 4)
+    du = lowering.make(winograd_gradient, x, dy, tile=tile, low=low, parts=parts)
     dw = lowering.make(winograd_kernel_gradient, du, tile=tile)
     return lowering.reshape(lowering.transpose(dw, 2, 0, 1, 3), *lowering.node.shape)

@@ -18,6 +18,7 @@ from chainrule.engines.native.lowering import lower
 from chainrule.engines.native.manifest import manifest_of
 from chainrule.engines.native.memory import Arena, _forbid
 from chainrule.engines.native.plan import make_plan
+from chainrule.engines.native.tiles import choose
 from chainrule.errors import ChainruleError
 
 GUARDED = os.environ.get("CHAINRULE_TEST_GUARDED") == "1"  # set by test_suite_guarded.py in a process of its own
@@ -86,16 +87,16 @@ class GuardedSession(NativeSession):
 class SuiteEngine(NativeEngine):
     """Plans are verified; nothing is remembered on disk. `compiled` holds (program, manifest, code, plan) of each."""
 
-    def __init__(self, threads=1, guarded=GUARDED, host=None):
+    def __init__(self, threads=1, guarded=GUARDED, host=None, choose=choose):
         super().__init__(threads)
-        self.guarded, self.host = guarded, host or detect()
+        self.guarded, self.host, self.choose = guarded, host or detect(), choose
         self.compiled = []
 
     def plan(self, program, held=()):
         low = lower(program)
         stays = {low.inputs[k] for k in held} | {out.updates for out in low.outputs if out.updates is not None}
         kept = tuple(i for i in low.inputs if i in stays)
-        return verify_plan(make_plan(low, kept, self.host, guarded=self.guarded))
+        return verify_plan(make_plan(low, kept, self.host, self.choose, self.guarded))
 
     def compile(self, program, held=()):
         plan = self.plan(program, held)
@@ -122,10 +123,10 @@ def _executable(compiled, threads):
     return made
 
 
-def native(f, threads=1, guarded=GUARDED, host=None):
+def native(f, threads=1, guarded=GUARDED, host=None, choose=choose):
     """The compiled function."""
     compiled = Compiled(f, "reference")
-    compiled.engine = SuiteEngine(threads, guarded, host)
+    compiled.engine = SuiteEngine(threads, guarded, host, choose)
     return compiled
 
 

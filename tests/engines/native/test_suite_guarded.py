@@ -13,7 +13,7 @@ import chainrule as cr
 from chainrule.core.tensor import tensor
 
 ROOT = Path(__file__).parents[3]
-FILES = ("primitives", "functions", "training", "random", "windows", "sparse", "winograd", "loops", "layers")
+FILES = ("primitives", "functions", "training", "random", "windows", "sparse", "winograd", "sums", "loops", "layers")
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs mprotect")
 

@@ -9,6 +9,7 @@ from tests.passes.test_convolutions import convolution
 
 import chainrule as cr
 from chainrule.core.tensor import wrap
+from chainrule.passes import convolutions
 from chainrule.primitives.convolve import convolve
 from chainrule.primitives.window import window_argmax, window_put, window_take
 
@@ -23,14 +24,20 @@ def all_of(x, w, dy, attributes):
     return (y, *pull(dy))
 
 
-def compare(attributes, dtype, *shapes):
-    """Value and gradients on both engines; the compiled function, and what it was called with."""
+def compare(attributes, dtype, *shapes, parts=None):
+    """Value and gradients on both engines; the compiled function, and what it was called with.
+
+    `parts`: in how many portions the gradient of the kernel is summed up, if the places can be cut so.
+    """
     x, w = arrays(dtype, *shapes)
     y = convolve(x, w, **attributes)
     (dy,) = arrays(dtype, y.shape)
     f = lambda x, w, dy: all_of(x, w, dy, attributes)
     compiled = native(f, threads=2)
-    found = compiled(x, w, dy)
+    with pytest.MonkeyPatch.context() as patch:
+        if parts is not None:
+            patch.setattr(convolutions, "portions", lambda *sizes: parts)
+        found = compiled(x, w, dy)
     rtol = {"float64": 1e-13, "float32": 1e-5, "float16": 4e-3, "bfloat16": 3e-2}[np.dtype(dtype).name]
     for a, b in zip(found, f(x, w, dy), strict=True):
         a, b = (np.asarray(t).astype(np.float64) for t in (a, b))
@@ -39,10 +46,24 @@ def compare(attributes, dtype, *shapes):
 
 
 @settings(max_examples=25, deadline=None)
-@given(convolution(), st.sampled_from(["float32", "float64"]))
-def test_any_setting(case, dtype):
+@given(convolution(), st.sampled_from(["float32", "float64"]), st.sampled_from([None, 2, 6, 9]))
+def test_any_setting(case, dtype, parts):
     x, w, attributes = case
-    compare(attributes, dtype, x, w)
+    compare(attributes, dtype, x, w, parts=parts)
+
+
+@pytest.mark.parametrize("window", [1, 3])
+@pytest.mark.parametrize(("size", "parts"), [(8, 4), (9, 9), (12, 6)])
+def test_gradients_of_kernels_in_portions(window, size, parts):
+    """More places than a block of windows holds, and portions that end inside of an image."""
+    shapes = (3, size, size, 1, 5), (window, window, 1, 5, 33)
+    compiled, arguments = compare(square(window, padding=window // 2), np.float32, *shapes, parts=parts)
+    first = compiled(*arguments)
+    sums = [k for k in compiled.engine.compiled[-1][3].kernels if k.form == "contract" and k.kernel.sizes[0] == parts]
+    assert len(sums) == 1
+    for threads in (1, 3, 7):
+        for a, b in zip(first, on_threads(compiled, threads)(*arguments), strict=True):
+            assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
 
 
 def square(window, stride=1, padding=0, step=1):

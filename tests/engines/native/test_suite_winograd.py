@@ -39,10 +39,12 @@ def gradients(attributes):
     return all_of
 
 
-def compiled(f, *inputs, tile=2, **how):
-    """The function made native with tiles of one size, and its results."""
+def compiled(f, *inputs, tile=2, parts=None, **how):
+    """The function made native with tiles of one size, the gradient in so many parts, if given, and its results."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(passes, "best", lambda *sizes: tile)
+        if parts is not None:
+            patch.setattr(passes, "portions", lambda *sizes: parts)
         made = native(f, **how)
         results = made(*inputs)
     forms = [planned.form for planned in made.engine.compiled[-1][3].kernels]
@@ -64,16 +66,16 @@ BOUNDS = {2: 1e-6, 4: 1e-5}
 @settings(max_examples=16, deadline=None)
 @given(
     st.integers(1, 3), st.tuples(st.integers(1, 13), st.integers(1, 13)), st.integers(1, 40), st.integers(1, 70),
-    st.integers(0, 2), st.sampled_from([2, 4]),
+    st.integers(0, 2), st.sampled_from([2, 4]), st.integers(1, 8),
 )  # fmt: skip
-def test_any_size(batch, space, channels, out, padding, tile):
+def test_any_size(batch, space, channels, out, padding, tile, parts):
     space = tuple(max(n, 3 - 2 * padding) for n in space)
     attributes = padded((padding, padding), (padding, padding))
     x, w = arrays((batch, *space, 1, channels), (3, 3, 1, channels, out))
     f, (dy,) = gradients(attributes), arrays(convolve(x, w, **attributes).shape)
-    made, found = compiled(f, x, w, dy, tile=tile)
+    made, found = compiled(f, x, w, dy, tile=tile, parts=parts)
     assert max(errors(found, f, x, w, dy)) < BOUNDS[tile]
-    assert bits(on_threads(made, 2)(x, w, dy)) == bits(found)
+    assert all(bits(on_threads(made, n)(x, w, dy)) == bits(found) for n in (2, 5))
 
 
 @pytest.mark.parametrize("tile", [2, 4])

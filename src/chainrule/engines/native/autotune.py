@@ -21,12 +21,12 @@ TRIED = 6  # plans
 SECONDS = 0.02  # spent on each, at least
 
 
-def choose(contraction: Contraction, host: Host, once: bool = False) -> Plan:
+def choose(contraction: Contraction, host: Host, once: bool = False, divide: type | None = None) -> Plan:
     """The plan that was fastest on this machine, with one thread."""
-    plans = candidates(contraction, host, once)[:TRIED]
+    plans = candidates(contraction, host, once, divide)[:TRIED]
     if len(plans) == 1 or contraction.empty or not contraction.depth:
         return plans[0]
-    key = cache.digest("tiles", repr(contraction), repr(host), repr(once), str(len(plans)))
+    key = cache.digest("tiles", repr(contraction), repr(host), repr(once), repr(divide), str(len(plans)))
     known = cache.get(key)
     number = known.manifest.get("fastest") if known is not None else None
     if not isinstance(number, int) or not 0 <= number < len(plans):

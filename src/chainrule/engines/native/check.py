@@ -7,6 +7,7 @@ that can fail comes after state was overwritten.
 
 from collections.abc import Iterator
 
+from chainrule.engines.native.division import Batches, Columns, Parts
 from chainrule.engines.native.plan import FIRST, NativePlan, PlannedKernel
 from chainrule.engines.native.storage import DENSE
 from chainrule.errors import CompileError
@@ -33,6 +34,7 @@ def _problems(plan: NativePlan) -> Iterator[str]:
     for planned in plan.kernels:
         yield from _operands(plan, planned)
         yield from _panels(plan, planned)
+        yield from _sums(plan, planned)
         if planned.loop is not None:
             yield from _problems(planned.loop)
     if not plan.inside:
@@ -149,6 +151,18 @@ def _panels(plan: NativePlan, planned: PlannedKernel) -> Iterator[str]:
         yield f"{planned.name} meets values in panels beside others"
     if not set(touched) <= right | met:
         yield f"{planned.name} reads panels in another way than it can"
+
+
+def _sums(plan: NativePlan, planned: PlannedKernel) -> Iterator[str]:
+    """What adds up the columns of a product's result belongs to one thread."""
+    kernel, share = planned.kernel, planned.share
+    if kernel.kind == "contract" and any(map(plan.grouping.reduces, kernel.nodes)):
+        if planned.form == "winograd":
+            whole = isinstance(share, Parts) and share.count == kernel.sizes[0]
+        else:
+            whole = isinstance(share, Columns if kernel.sizes[0] == 1 else Batches)
+        if not whole or planned.turned:
+            yield f"{planned.name} splits a sum between threads"
 
 
 # -- memory

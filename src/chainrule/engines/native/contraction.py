@@ -216,8 +216,11 @@ class _Block:
     def _set_out(self, window: Window, hi: Index) -> None:
         """The windows of this block: their elements in rows, one after the other."""
         f, end = self.f, self._row(hi)
+        before = f.mul(self.d.batch, self.c.depth if self.c.by_places else self.c.rows) if window.parts > 1 else 0
         places, count, elements = (
-            (self.k, self.depth, (self.start, end)) if self.c.by_places else (self.start, f.sub(end, self.start), None)
+            (f.add(before, self.k), self.depth, (self.start, end))
+            if self.c.by_places
+            else (f.add(before, self.start), f.sub(end, self.start), None)
         )
         set_out(f, self.d.host, self.c.dtype, window, self.d.a, places, count, self.d.packed_a, elements)
 

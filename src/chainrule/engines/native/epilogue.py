@@ -1,5 +1,10 @@
-"""What follows a contraction while its result is in registers: the elementwise nodes of its kernel."""
+"""What follows a contraction while its result is in registers: the elementwise nodes of its kernel, and sums.
 
+A sum down the columns lies in memory while it grows: each tile adds its rows to it, one after the other. So its order
+is that of the rows, whatever the tiles. The thread that has the columns, or the matrix, of a tile has those above, too.
+"""
+
+from chainrule import dtypes
 from chainrule.engines.native.evaluate import Evaluator, Spot
 from chainrule.engines.native.ir import Index
 from chainrule.engines.native.microkernel import Tile, Touch
@@ -15,9 +20,10 @@ class NodesEpilogue:
         self.plan, self.planned = plan, planned
         self.grouping, self.kernel = plan.grouping, planned.kernel
         self.members = set(self.kernel.nodes)
-        given = (n for n in self.kernel.nodes if not (self.grouping.elementwise(n) or self.grouping.virtual(n)))
-        self.product = next(given)
         self.following = [n for n in self.kernel.nodes if self.grouping.elementwise(n)]
+        self.sums = [n for n in self.kernel.nodes if self.grouping.reduces(n)]
+        others = {*self.following, *self.sums}
+        self.product = next(n for n in self.kernel.nodes if n not in others and not self.grouping.virtual(n))
         self.alike = {x for x in [*self.kernel.inputs, *self.kernel.outputs] if self._alike(x)}
         read = [x for x in self.kernel.inputs if x in self.alike and plan.places[x].external is None]
         self.touches = tuple(Touch("arena", plan.places[x].offset, self.grouping.nodes[x].dtype.itemsize) for x in read)
@@ -25,11 +31,11 @@ class NodesEpilogue:
 
     def _alike(self, x: int) -> bool:
         """Whether a value lies in memory like the result, so that one offset serves both."""
-        if x in self.kernel.outputs:
-            return True
         node = self.grouping.nodes[x]
         if node.size != self.kernel.size:
             return False
+        if x in self.kernel.outputs:
+            return True
         reads = [v for n in self.following for v in self.grouping.operands(n) if v.base == x]
         return bool(reads) and all(v.dense for v in reads)
 
@@ -45,6 +51,17 @@ class NodesEpilogue:
                 for j in range(tile.vectors):
                     if self._strides(view)[0] == 0:
                         self._operand(tile, view, 0, j)
+        self.totals = {(n, j): self._so_far(tile, n, j) for n in self.sums for j in range(tile.vectors)}
+
+    def _so_far(self, tile: Tile, n: int, j: int) -> Value:
+        """What the rows above have come to."""
+        m, dtype = tile.m, self.grouping.nodes[n].dtype
+        before = m.load(*self._place_of_sum(tile, n, j), dtype, tile.mask(j))
+        return m.where(m.splat_of(tile.f.compare("eq", tile.row, 0), dtypes.bool_), m.constant(0, dtype), before)
+
+    def _place_of_sum(self, tile: Tile, n: int, j: int) -> tuple[str, Index]:
+        start = tile.f.mul(tile.batch, self.kernel.sizes[-1])
+        return self.evaluator.pointers[n], tile.f.add(tile.f.add(start, tile.column), j * tile.m.lanes)
 
     def _strides(self, view: View) -> tuple[int, int]:
         """How an operand moves along the rows and columns of the tile."""
@@ -62,8 +79,14 @@ class NodesEpilogue:
         for n in self.following:
             operands = [self._value(tile, view, r, j, mask, values) for view in self.grouping.operands(n)]
             values[n] = self.evaluator.compute(n, operands, spot)
+        for n in self.sums:
+            value = self._value(tile, self.grouping.operands(n)[0], r, j, mask, values)
+            self.totals[n, j] = self.totals[n, j] + value
+            if r == tile.rows - 1:
+                tile.m.store(self.totals[n, j], *self._place_of_sum(tile, n, j), tile.mask(j))
         for n in self.kernel.outputs:
-            self.evaluator.m.store(values[n], self.corners[n], tile.displacement(r, j), mask)
+            if n not in self.sums:
+                self.evaluator.m.store(values[n], self.corners[n], tile.displacement(r, j), mask)
 
     def _value(self, tile: Tile, view: View, r: int, j: int, mask: Mask, values: dict[object, Value]) -> Value:
         x = view.base
@@ -82,7 +105,7 @@ class NodesEpilogue:
         if row == 0 and (view, 0, key[2]) in self.shared:
             return self.shared[view, 0, key[2]]
         if key not in self.shared:
-            at_row: Index = tile.f.add(tile.row, r)
+            at_row: Index = tile.f.add(tile.row, tile.below(r))
             at_column: Index = tile.f.add(tile.column, j * tile.m.lanes)
             spot = Spot((tile.batch, at_row), at_column, tile.mask(j), j)
             if self.planned.turned:  # only single numbers meet a result that is computed transposed (see storage.py)

@@ -61,6 +61,8 @@ def _own(plan: "NativePlan", planned: "PlannedKernel", x: int, writes: bool) -> 
         return (share, planned.lanes, node.size) if writes or node.size > 1 else None
     if planned.form in ("single", "window", "sparse", "winograd"):
         return None
+    if planned.form == "contract" and writes and node.size != kernel.size:  # sums down the columns
+        return None
     batch = kernel.sizes[0] if len(kernel.sizes) == 3 else 1
     cut = kernel.sizes[-1] if isinstance(share, Columns) else kernel.sizes[-2]  # equal shares may be of other extents
     mark = (share, node.size, batch, cut, planned.turned)

@@ -11,6 +11,7 @@ from chainrule.passes.copies import copies
 from chainrule.passes.dead import dead
 from chainrule.passes.disjoint import disjoint
 from chainrule.passes.empties import empties
+from chainrule.passes.factors import factors
 from chainrule.passes.fma import fuse_multiply_add
 from chainrule.passes.hoist import hoist
 from chainrule.passes.lookups import lookups
@@ -27,7 +28,7 @@ TILES = {STANDARD: (2,), FAST: (2, 4)}
 
 LOWERING: tuple[Callable[[Program], Program], ...] = (
     hoist, lookups, empties, dead, sink, common, sparse, winograd, convolutions, simplify, dead, transposes,
-    disjoint, reductions, simplify, common, dead, fuse_multiply_add, dead, copies, dead,
+    disjoint, factors, reductions, simplify, common, dead, fuse_multiply_add, dead, copies, dead,
 )  # fmt: skip
 
 

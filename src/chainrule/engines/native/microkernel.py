@@ -97,6 +97,10 @@ class Tile:
         """Where vector j of row r begins, in elements from the tile's first element."""
         return r * self.shape.c_row + j * self.m.lanes
 
+    def below(self, r: int) -> int:
+        """How many rows of C row r lies below the first."""
+        return r
+
     def mask(self, j: int) -> int | None:
         """How many columns of vector j are columns of C; None: all."""
         valid = self.shape.valid - j * self.m.lanes

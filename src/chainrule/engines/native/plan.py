@@ -16,7 +16,7 @@ from chainrule.engines.native.rows import scratch_bytes
 from chainrule.engines.native.singles import division_of_single
 from chainrule.engines.native.storage import DENSE, Storage, contraction_of, product_of, storages
 from chainrule.engines.native.tiles import Plan as TilePlan
-from chainrule.engines.native.tiles import choose
+from chainrule.engines.native.tiles import choose, stacked
 from chainrule.passes.grouping import Grouping
 from chainrule.passes.in_place import Schedule, schedule
 from chainrule.passes.kernels import Kernel
@@ -30,7 +30,7 @@ WATCH = 72
 FIRST = 128
 
 
-Chooser = Callable[..., TilePlan]  # (contraction, host, once) -> how to compute it
+Chooser = Callable[..., TilePlan]  # (contraction, host, once, divide) -> how to compute it
 
 
 @dataclass(eq=False)
@@ -132,7 +132,7 @@ def _planned(plan: NativePlan, kernel: Kernel, name: str) -> PlannedKernel:
     lanes = lanes_of(grouping, kernel, plan.host)
     convolution = winograd.node_of(grouping, kernel)
     if convolution is not None:
-        share: Share = winograd.share_of(grouping, convolution, plan.host)
+        share: Share = winograd.share_of(grouping, kernel, plan.host)
         scratch = winograd.scratch_bytes(grouping, convolution, plan.host)
         return PlannedKernel(kernel, name, plan.host.lanes(4), "winograd", share, scratch_bytes=scratch)
     if kernel.kind == "contract":
@@ -204,7 +204,11 @@ def _planned_contraction(plan: NativePlan, kernel: Kernel, name: str) -> Planned
     storage = plan.storage.get(result, DENSE)
     contraction = contraction_of(grouping, n, plan.storage, storage)
     once = not fitting or any(x in plan.schedule.in_place for x in kernel.outputs)
-    tiles = plan.choose(contraction, plan.host, once)
+    divide: type | None = None
+    if any(grouping.reduces(x) for x in kernel.nodes):  # a sum belongs to one thread
+        contraction = stacked(contraction, kernel.sizes[0])
+        divide = Batches if contraction.batch > 1 else Columns
+    tiles = plan.choose(contraction, plan.host, once, divide)
     return PlannedKernel(
         kernel,
         name,

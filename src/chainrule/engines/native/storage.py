@@ -185,7 +185,8 @@ def window_of(grouping: Grouping, a: View) -> Window | None:
         return None
     turned = by_places(a.shape, a.strides, node.shape)
     batch, *space, groups, channels = grouping.nodes[node.inputs[0]].shape
-    return Window(batch, tuple(space), groups, channels, **node.attributes, turned=turned)
+    parts = a.shape[0] if turned and groups == 1 else 1
+    return Window(batch, tuple(space), groups, channels, **node.attributes, turned=turned, parts=parts)
 
 
 def contraction_of(grouping: Grouping, n: int, found: dict[int, Storage], result: Storage = DENSE) -> Contraction:
@@ -213,9 +214,11 @@ def contraction_of(grouping: Grouping, n: int, found: dict[int, Storage], result
         transposed = panel.turned != (right[1] == 1 and depth > 1 and right[2] != 1)
         straight = (1, columns) if transposed else (columns, 1)
     window = window_of(grouping, a)
+    if window is not None:
+        left = (window.channels if window.parts == 1 else 0, *left[1:])
     return Contraction(
         rows, columns, depth, batch=stack, dtype=node.dtype, window=window,
-        a_batch=window.channels if window else left[0], a_row=left[1], a_depth=left[2],
+        a_batch=left[0], a_row=left[1], a_depth=left[2],
         b_batch=right[0], b_depth=straight[0], b_column=straight[1], b_panel=panel.panel,
         c_batch=rows * columns, c_row=columns, c_panel=result.panel,
     )  # fmt: skip

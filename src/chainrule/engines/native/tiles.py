@@ -37,6 +37,7 @@ class Window:
     steps: tuple[int, ...]
     places: tuple[int, ...]
     turned: bool = False  # the windows are the columns of A, and their places are what is summed over
+    parts: int = 1  # so many products, each of its share of the places
 
     @property
     def taken(self) -> int:
@@ -129,6 +130,18 @@ class Contraction:
     def lanes(self, host: Host) -> int:
         """Columns in a vector. Bytes take no more lanes than float32, since epilogues convert to it."""
         return host.lanes(max(4, self.in_registers.itemsize))
+
+
+def stacked(c: Contraction, count: int) -> Contraction:
+    """The same product as a stack of `count` products, of as many rows each."""
+    if c.batch == count:
+        return c
+    if c.batch > 1 or c.rows % count or c.c_panel or c.by_places:
+        raise ValueError(f"no stack of {count}: {c}")
+    rows = c.rows // count
+    window = c.window and replace(c.window, parts=count)
+    a_batch = 0 if window else rows * c.a_row
+    return replace(c, batch=count, rows=rows, a_batch=a_batch, b_batch=0, c_batch=rows * c.c_row, window=window)
 
 
 @dataclass(frozen=True)

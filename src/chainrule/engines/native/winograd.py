@@ -4,8 +4,9 @@
     gradient        for each block of tiles: patches of x and of dY to scratch, α² products added to the result
     of kernels      to and from their transforms, element by element
 
-Threads share the tiles of a forward pass; of the gradient they share rows (channels of x), and each of them goes
-through all tiles in order. So no element depends on blocks or threads.
+Threads share the tiles of a forward pass. The gradient is a few sums, each over a part of the tiles, which the
+transform of the kernel adds up; threads share these parts, and rows (channels of x) of them, and each goes through the
+tiles of a part in order. So no element depends on blocks or threads.
 """
 
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from chainrule.engines.native.ir import Index
 from chainrule.engines.native.microkernel import Epilogue, Shape, Store, microkernel
 from chainrule.engines.native.packing import Packer
 from chainrule.engines.native.tiles import Contraction, choose
+from chainrule.engines.native.values import Value
 from chainrule.engines.native.winograd_tiles import (
     FLOAT,
     KIND,
@@ -71,6 +73,8 @@ class Blocks:
     rows: int
     vectors: int
     pack: bool
+    parts: int = 1  # of a gradient: sums over so many tiles each
+    part: int = 0
 
     @property
     def alpha(self) -> int:
@@ -84,8 +88,13 @@ class Blocks:
 
     @property
     def units(self) -> Parts:
-        """What threads share: register tiles."""
-        return Parts(-(-(self.tiles if self.other is None else self.taken.channels) // self.rows))
+        """What threads share: register tiles, of a gradient those of all parts."""
+        return Parts(self.parts * self.heights)
+
+    @property
+    def heights(self) -> int:
+        """Register tiles, one below the other."""
+        return -(-(self.tiles if self.other is None else self.taken.channels) // self.rows)
 
     @property
     def block(self) -> int:
@@ -110,8 +119,10 @@ def blocks_of(grouping: Grouping, n: int, host: Host) -> Blocks:
     places = other.shape[1:3] if backward else node.attributes["places"]
     counts = tiles_over(places, tile)
     tiles, alpha = batch * prod(counts), tile + 2
+    parts = node.attributes["parts"] if backward else 1
+    part = -(-tiles // parts)
     together = max(host.l2_bytes // CACHE_SHARE // (4 * alpha**2 * (channels + out)), FEWEST_TILES)
-    even = -(-tiles // -(-tiles // together))  # blocks of nearly equal length
+    even = -(-part // -(-part // together))  # blocks of nearly equal length
     one = Slabs(alpha**2, 1, channels, lanes).row, Slabs(alpha**2, 1, out, lanes).row
     if backward:
         product = Contraction(channels, out, even, a_row=1, a_depth=one[0], b_depth=one[1], c_row=out)
@@ -123,12 +134,21 @@ def blocks_of(grouping: Grouping, n: int, host: Host) -> Blocks:
     given = Cut(places, out, tile, tile, (0, 0), counts) if backward else None
     taken, made = (Slabs(alpha**2, block, c, lanes) for c in (channels, out))
     pack = found.pack_b and not backward
-    return Blocks(tile, tiles, image, given, taken, made, found.tile_rows, found.vectors, pack)
+    return Blocks(tile, tiles, image, given, taken, made, found.tile_rows, found.vectors, pack, parts, part)
 
 
-def share_of(grouping: Grouping, n: int, host: Host) -> Parts:
-    """How threads share the work of a node."""
+def adds_up(grouping: Grouping, kernel: Kernel) -> bool:
+    """Whether results are added up for each image: then an image belongs to one thread."""
+    return any(grouping.reduces(n) for n in kernel.nodes)
+
+
+def share_of(grouping: Grouping, kernel: Kernel, host: Host) -> Parts:
+    """How threads share the work of a kernel."""
+    n = node_of(grouping, kernel)
+    assert n is not None
     node = grouping.nodes[n]
+    if adds_up(grouping, kernel):
+        return Parts(node.shape[0])
     if node.primitive in PRODUCTS:
         return blocks_of(grouping, n, host).units
     return Parts(-(-prod(node.shape[-2:]) // host.lanes(4)))
@@ -161,19 +181,25 @@ def write(evaluator: Evaluator, name: str, host: Host, epilogue: Epilogue, lo: I
 
 
 def _kernel(evaluator: Evaluator, n: int, to: bool, lo: Index, hi: Index) -> None:
-    """G g Gᵀ or Gᵀ U G for vectors of neighbouring pairs of channels."""
+    """G g Gᵀ, or Gᵀ U G where U is a sum of parts, for vectors of neighbouring pairs of channels."""
     f, m, node = evaluator.f, evaluator.m, evaluator.nodes[n]
     matrix: Matrix = TRANSFORMS[node.attributes["tile"]].kernel
     matrix = matrix if to else transposed(matrix)
     x = evaluator.grouping.views[node.inputs[0]].base
     size = prod(node.shape[-2:])
+    parts = 1 if to else evaluator.nodes[x].shape[0]
 
     def vector(c: Index, mask: int | None) -> None:
         source, target = (f.address(evaluator.pointers[i], c, KIND) for i in (x, n))
+
+        def element(a: int, b: int) -> Value:
+            at = (a * len(matrix[0]) + b) * size
+            found = [m.load(source, at + part * len(matrix[0]) ** 2 * size, FLOAT, mask) for part in range(parts)]
+            return sum(found[1:], start=found[0])
+
         both_sides(
-            matrix, matrix, lambda a, b: m.load(source, (a * len(matrix[0]) + b) * size, FLOAT, mask),
-            lambda a, b, value: m.store(value, target, (a * len(matrix) + b) * size, mask),
-        )  # fmt: skip
+            matrix, matrix, element, lambda a, b, value: m.store(value, target, (a * len(matrix) + b) * size, mask)
+        )
 
     each_vector(f, m.lanes, size, f.mul(lo, m.lanes), f.mul(hi, m.lanes), vector)
 
@@ -227,15 +253,16 @@ class _Forward(_Tiles):
     """y = the places of Aᵀ [ Σ U · Bᵀ d B ] A, with what follows element by element."""
 
     def write(self, name: str, epilogue: Epilogue, lo: Index, hi: Index) -> None:
-        """The register tiles [lo, hi), block by block."""
+        """The register tiles or images [lo, hi), block by block."""
         f, b = self.f, self.b
         self.clear_zeros()
         self.give = self._results(name, epilogue)
-        step = b.block // b.rows
-        with f.loop(lo, hi, step) as loop:
-            count = f.min(f.sub(hi, loop.counter), step)
-            first = f.mul(loop.counter, b.rows)
-            end = f.min(f.add(first, f.mul(count, b.rows)), b.tiles)
+        unit = prod(b.image.counts) if adds_up(self.e.grouping, self.e.kernel) else b.rows
+        stop = f.min(f.mul(hi, unit), b.tiles)
+        with f.loop(f.mul(lo, unit), stop, b.block) as loop:
+            first = loop.counter
+            end = f.min(f.add(first, b.block), stop)
+            count = f.div(f.add(f.sub(end, first), b.rows - 1), b.rows)
             with f.loop(first, end) as tile:
                 to = f.address(self.taken, f.mul(f.sub(tile.counter, first), b.taken.row), KIND)
                 patch = TRANSFORMS[b.tile].patch
@@ -272,7 +299,7 @@ class _Forward(_Tiles):
 
     def _results(self, name: str, epilogue: Epilogue) -> dict[tuple[bool, bool], str]:
         """The functions that write a tile of results: inside, and at the lower and the right border."""
-        b, places = self.b, self.node.attributes["places"]
+        b, places, kernel = self.b, self.node.attributes["places"], self.e.kernel
         sizes = [(b.tile, p % b.tile or b.tile) for p in places]
         functions: dict[tuple[int, int], str] = {}
         found = {}
@@ -280,7 +307,9 @@ class _Forward(_Tiles):
             valid = sizes[0][ends[0]], sizes[1][ends[1]]
             if valid not in functions:
                 matrix = TRANSFORMS[b.tile].result
-                functions[valid] = give(self.f.module, self.host, name, matrix, b.made, places[1], valid, epilogue)
+                functions[valid] = give(
+                    self.f.module, self.host, name, matrix, b.made, (kernel.sizes[1], places[1]), valid, epilogue
+                )
             found[ends] = functions[valid]
         return found
 
@@ -302,22 +331,26 @@ class _Forward(_Tiles):
 
 
 class _Gradient(_Tiles):
-    """dU = Σ over tiles of (Bᵀ d B)ᵀ · (A dY Aᵀ), for rows of dU that belong to this thread."""
+    """dU = Σ over the tiles of a part of (Bᵀ d B)ᵀ · (A dY Aᵀ), for rows of dU that belong to this thread."""
 
     def write(self, lo: Index, hi: Index) -> None:
-        """The rows of the register tiles [lo, hi)."""
+        """The register tiles [lo, hi), part by part."""
         f, b = self.f, self.b
-        self.result = self.e.pointers[self.n]
-        self.lo, self.hi = lo, hi
+        size = b.alpha**2 * b.taken.channels * b.made.channels
         with f.when(f.compare("slt", lo, hi)):
             self.clear_zeros()
-            self._begin()
-            count = -(-b.tiles // b.block)
-            with f.loop(0, count) as loop:
-                first = f.mul(loop.counter, b.block)
-                self._patches(first)
-                with f.loop(0, b.alpha**2) as k:
-                    self._product(k.counter)
+            end = f.add(f.div(f.sub(hi, 1), b.heights), 1)
+            with f.loop(f.div(lo, b.heights), end) as part:
+                before = f.mul(part.counter, b.heights)
+                self.result = f.address(self.e.pointers[self.n], f.mul(part.counter, size), KIND)
+                self.lo, self.hi = f.max(f.sub(lo, before), 0), f.min(f.sub(hi, before), b.heights)
+                start = f.mul(part.counter, b.part)
+                self.end = f.min(f.add(start, b.part), b.tiles)
+                self._begin()
+                with f.loop(start, self.end, b.block) as loop:
+                    self._patches(loop.counter)
+                    with f.loop(0, b.alpha**2) as k:
+                        self._product(k.counter)
 
     def _row(self, unit: Index) -> Index:
         return self.f.min(self.f.mul(unit, self.b.rows), self.b.taken.channels)
@@ -346,11 +379,11 @@ class _Gradient(_Tiles):
                 f.address(start, f.mul(loop.counter, slabs.row), KIND)
                 for start, slabs in ((self.taken, b.taken), (self.made, b.made))
             )
-            there = f.compare("slt", number, b.tiles)
+            there = f.compare("slt", number, self.end)
             with f.when(there):
                 self.transform(b.image, patch, b.taken, self.pointers[0], taken, number, begin, end)
                 self.transform(b.other, spread, b.made, self.pointers[1], made, number)
-            if b.tiles % b.block:
+            if b.part % b.block or b.tiles % b.part:
                 with f.when(f.op(f"xor i1 {there}, true")):
                     for to, slabs in ((taken, b.taken), (made, b.made)):
                         self._clear(to, slabs)

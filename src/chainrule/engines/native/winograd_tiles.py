@@ -6,6 +6,7 @@ Values between the transforms lie in a thread's scratch, a matrix for each of th
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 from chainrule import dtypes
 from chainrule.engines.native.host import Host
@@ -239,21 +240,28 @@ GIVE = ("ptr from", "ptr arena", "ptr table", "i64 row")
 
 
 class _Places(Tile):
-    """What an epilogue sees: neighbouring places of a row of the image, and one vector of channels."""
+    """What an epilogue sees: the places of a tile, row after row, and one vector of channels.
+
+    `extent`: places of a matrix of results (all, or those of an image), and of a row of an image.
+    """
 
     def __init__(
-        self, f: Function, m: Vectors, rows: int, channels: int, place: Index, c: Index, mask: int | None
-    ) -> None:
-        self.f, self.m, self.rows, self.vectors = f, m, rows, 1
-        self.channels, self.lanes_that_count = channels, mask
-        self.batch = 0
-        self.row, self.column = place, c
+        self, f: Function, m: Vectors, valid: tuple[int, int], channels: int, extent: tuple[int, int], place: Index,
+        c: Index, mask: int | None,
+    ) -> None:  # fmt: skip
+        self.f, self.m, self.rows, self.vectors = f, m, valid[0] * valid[1], 1
+        self.channels, self.width, self.across, self.lanes_that_count = channels, extent[1], valid[1], mask
+        self.batch, self.row, self.column = f.div(place, extent[0]), f.rem(place, extent[0]), c
         self.element = f.add(f.mul(place, channels), c)
         self._corners = {}
 
     def displacement(self, r: int, j: int) -> int:
         """From the first place to another."""
-        return r * self.channels
+        return self.below(r) * self.channels
+
+    def below(self, r: int) -> int:
+        """Places from the first one to another."""
+        return r // self.across * self.width + r % self.across
 
     def mask(self, j: int) -> int | None:
         """How many channels of the vector there are; None: all."""
@@ -265,12 +273,12 @@ class _Places(Tile):
 
 
 def give(
-    module: Module, host: Host, name: str, matrix: Matrix, slabs: Slabs, width: int, valid: tuple[int, int],
-    epilogue: Epilogue,
+    module: Module, host: Host, name: str, matrix: Matrix, slabs: Slabs, extent: tuple[int, int],
+    valid: tuple[int, int], epilogue: Epilogue,
 ) -> str:  # fmt: skip
     """The name of void(GIVE): matrix · products · matrixᵀ of one tile, its first `valid` rows and columns of places.
 
-    `row` is the number of its first place; an image has `width` of them in a row.
+    `row` is the number of its first place. `extent`: places of a matrix of results, and of a row of the image.
     """
     name = f"{name}.{valid[0]}x{valid[1]}"
     f = Function(module, name, GIVE)
@@ -286,11 +294,10 @@ def give(
             left, right, lambda a, b: m.load(start, (a * alpha + b) * slabs.slab, FLOAT),
             lambda a, b, value: made.__setitem__((a, b), value),
         )  # fmt: skip
-        for a in range(valid[0]):
-            places = _Places(f, m, valid[1], slabs.channels, f.add(first, a * width), c, mask)
-            epilogue.begin(places)
-            for b in range(valid[1]):
-                epilogue.emit(places, b, 0, made[a, b], mask)
+        places = _Places(f, m, valid, slabs.channels, extent, first, c, mask)
+        epilogue.begin(places)
+        for r, (a, b) in enumerate(product(*map(range, valid))):
+            epilogue.emit(places, r, 0, made[a, b], mask)
 
     each_vector(f, slabs.lanes, slabs.channels, 0, slabs.channels, vector)
     f.ret()
