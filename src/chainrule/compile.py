@@ -6,9 +6,11 @@ copy whose tensors are symbols, and every tensor that it replaced is written bac
 """
 
 import functools
+import gc
 import inspect
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
@@ -28,6 +30,19 @@ from chainrule.program.text import text
 from chainrule.resident import Home, Resident, Watch, places
 
 MANY = 8  # compilations of one function after which a warning says what keeps changing
+
+
+@contextmanager
+def without_collector() -> Iterator[None]:
+    """Compiling makes many small objects that stay, and the garbage collector would walk through them over and over:
+    a quarter of the time. So it rests meanwhile."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,6 +213,7 @@ class Compiled:
             self._warn_of_many()
         return found
 
+    @without_collector()
     def _specialise(self, flat: tree.Flat, arguments: dict[str, Any], tied: tuple[int, ...]) -> Specialisation:
         made = self.trace(flat, arguments, tied)
         results, inputs, owned = made.results, made.inputs, made.owned

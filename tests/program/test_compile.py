@@ -1,5 +1,6 @@
 """compile: signatures, in-out state, what it refuses; eager, compiled and hand-written NumPy agree."""
 
+import gc
 import warnings
 
 import numpy as np
@@ -125,6 +126,27 @@ def test_errors_inside_a_compiled_step_raise(engine):
         compile(lambda x, i: x[i], engine=engine)(tensor([1.0, 2.0]), tensor([5]))
     with pytest.raises(ZeroDivisionError):
         compile(o.floor_divide, engine=engine)(tensor([1]), tensor([0]))
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_the_garbage_collector_rests_while_a_step_is_compiled(engine, enabled):
+    seen, before = [], gc.isenabled()
+
+    def step(x, fails):
+        seen.append(gc.isenabled())
+        if fails:
+            raise ValueError("on purpose")
+        return x + 1
+
+    try:
+        (gc.enable if enabled else gc.disable)()
+        compiled = compile(step, engine=engine)
+        compiled(tensor([1.0]), False)
+        with pytest.raises(ValueError, match="on purpose"):
+            compiled(tensor([1.0]), True)
+        assert seen == [False, False] and gc.isenabled() == enabled
+    finally:
+        (gc.enable if before else gc.disable)()
 
 
 def test_structure_may_not_change(engine):

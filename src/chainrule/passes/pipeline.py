@@ -23,7 +23,8 @@ def optimise(program: Program) -> Program:
     program = rewrite(program, _optimise_bodies)
     known: dict[Hashable, Any] = {}
     for rewrite_program in PIPELINE:
-        program = verify(rewrite_program(program), known)
+        made = rewrite_program(program)
+        program = program if made is program and known else verify(made, known)
     return program
 
 

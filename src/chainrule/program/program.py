@@ -8,6 +8,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from operator import is_
 from typing import Any, Literal
 
 import numpy as np
@@ -153,7 +154,7 @@ def verify(program: Program, known: dict[Hashable, Any] | None = None) -> Progra
     types = [(node.shape, node.dtype) for node in program.nodes]
     known = {} if known is None else known
     for i, node in enumerate(program.nodes):
-        if any([not 0 <= x < i for x in node.inputs]):
+        if node.inputs and not 0 <= min(node.inputs) <= max(node.inputs) < i:
             raise ProgramError(f"{_where(program, i)}: inputs {node.inputs} do not all come before it.")
         if node.of is not None and not 0 <= node.of < i:
             raise ProgramError(f"{_where(program, i)}: it belongs to %{node.of}, which does not come before it.")
@@ -212,7 +213,7 @@ def rewrite(program: Program, rule: Rule, keep: Callable[[int], bool] = lambda i
     """A Program in which `rule` was asked about every node, whose inputs are numbered anew.
 
     The rule returns the number of the node that stands for it from now on, or None to keep it as it is. Nodes that are
-    not to `keep` must have no readers.
+    not to `keep` must have no readers. Where nothing has changed, it is the same object.
     """
     builder = Builder()
     new: dict[int, int] = {}
@@ -223,6 +224,8 @@ def rewrite(program: Program, rule: Rule, keep: Callable[[int], bool] = lambda i
         node = node.moved(tuple([new[x] for x in node.inputs]), of)
         found = rule(builder, node)
         new[i] = builder.add(node) if found is None else found
+    if len(builder.nodes) == len(program.nodes) and all(map(is_, builder.nodes, program.nodes)):
+        return program
     outputs = tuple(
         replace(out, node=new[out.node], updates=None if out.updates is None else new[out.updates])
         for out in program.outputs

@@ -100,7 +100,8 @@ def _explain(message: str, text: str) -> str:
 @cache
 def _machine(host: Host) -> Any:
     """LLVM's description of a target. Small code model, position independent: constants are read relative to the code,
-    without a register for their address (the default for JITs takes two instructions and a register for each)."""
+    without a register for their address (the default for JITs takes two instructions and a register for each). Of the
+    levels of effort 1 makes the same speed as 2 from loops that are unrolled already, in five sixths of the time."""
     import llvmlite.binding as llvm
 
     if host.triple == llvm.get_process_triple():
@@ -115,7 +116,7 @@ def _machine(host: Host) -> Any:
     try:
         target = llvm.Target.from_triple(host.triple)
         return target.create_target_machine(
-            cpu=host.cpu, features=features, opt=2, reloc="pic", codemodel="small", jit=True
+            cpu=host.cpu, features=features, opt=1, reloc="pic", codemodel="small", jit=True
         )
     except RuntimeError as error:
         raise CompileError(f"LLVM has no target for {host.triple} ({host.cpu}): {error}") from None

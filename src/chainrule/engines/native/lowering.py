@@ -1,7 +1,8 @@
-"""From a Program as it is traced to one that kernels are cut from. Verified after each pass."""
+"""From a Program as it is traced to one that kernels are cut from. Verified after each pass that changed something."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import replace
+from typing import Any
 
 from chainrule.control import LOOPS
 from chainrule.engines.base import FAST, STANDARD
@@ -37,9 +38,10 @@ def lower(program: Program, precision: str = STANDARD) -> Program:
 
     `precision`: see chainrule.engines.base.
     """
+    known: dict[Hashable, Any] = {}
     for rewrite_program in LOWERING:
         made = winograd(program, TILES[precision]) if rewrite_program is winograd else rewrite_program(program)
-        program = verify(made)
+        program = program if made is program else verify(made, known)
 
     def lower_body(builder: Builder, node: Node) -> int | None:
         if node.primitive not in LOOPS:
