@@ -16,6 +16,7 @@ from chainrule.passes.factors import factors
 from chainrule.passes.fma import fuse_multiply_add
 from chainrule.passes.hoist import hoist
 from chainrule.passes.lookups import lookups
+from chainrule.passes.pooling import pooling
 from chainrule.passes.reductions import reductions
 from chainrule.passes.simplify import simplify
 from chainrule.passes.sink import sink
@@ -28,7 +29,7 @@ TILES = {STANDARD: (2,), FAST: (2, 4)}
 """By precision: how many results there may be along a tile of a convolution."""
 
 LOWERING: tuple[Callable[[Program], Program], ...] = (
-    hoist, lookups, empties, dead, sink, common, sparse, winograd, convolutions, simplify, dead, transposes,
+    hoist, lookups, empties, dead, sink, common, pooling, sparse, winograd, convolutions, simplify, dead, transposes,
     disjoint, factors, reductions, simplify, common, dead, fuse_multiply_add, dead, copies, dead,
 )  # fmt: skip
 
