@@ -1,4 +1,5 @@
-"""The command: `python -m benchmarks mlp | networks | startup | compile | recording`, from the repository's root."""
+"""The command: `python -m benchmarks mlp | networks | startup | compile | recording | kernels`, from the repository's
+root."""
 
 import argparse
 import json
@@ -7,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import machine, peers, recording, report, runner, startup, workloads
+from benchmarks import kernels, machine, peers, recording, report, runner, startup, workloads
 
 QUICK = {"rounds": 1, "seconds": 0.02, "samples": 1, "settle": 0.0, "quick": True}
 
@@ -35,6 +36,7 @@ def parser() -> argparse.ArgumentParser:
     commands.add_parser("startup", parents=[options], help="from python -c to the first step of mlp-tiny")
     commands.add_parser("compile", parents=[options], help="seconds to compile, cold and from the disk cache")
     commands.add_parser("recording", parents=[options], help="what a run costs beside the training itself")
+    commands.add_parser("kernels", parents=[options], help="where the time of a step goes, kernel by kernel")
     return main
 
 
@@ -112,6 +114,10 @@ def run(arguments: argparse.Namespace) -> int:
             listed, arguments.engine, arguments.threads, rounds, seconds, arguments.quick
         )
         print(f"{report.heading(about)}\n\n{recording.recording_table(result)}")
+    elif arguments.command == "kernels":
+        seconds = QUICK["seconds"] if arguments.quick else arguments.seconds
+        result = kernels.measure_kernels(names, arguments.threads, seconds, arguments.quick)
+        print("\n\n".join([report.heading(about), *map(kernels.kernel_table, result)]))
     else:
         result = compilation(arguments, names, rounds)
         print(f"{report.heading(about)}\n\n{startup.compile_table(result)}")

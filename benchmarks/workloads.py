@@ -271,6 +271,7 @@ OF_COMMAND = {
     "startup": tuple(GROUPS),
     "compile": tuple(GROUPS),
     "recording": ("named", "networks"),
+    "kernels": tuple(GROUPS),
 }
 
 

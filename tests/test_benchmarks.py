@@ -342,6 +342,21 @@ def test_what_a_run_costs_is_held_against_a_bare_training(tmp_path, capsys):
     assert recording.ratios(made, "x", "clock") == [0.5]
 
 
+def test_each_kernel_of_a_step_is_counted(tmp_path, capsys):
+    file = tmp_path / "kernels.json"
+    assert command.main(["kernels", *TINY, "--workloads", "mlp-tiny,lstm", "--json", str(file)]) == 0
+    printed = capsys.readouterr().out
+    assert "mlp-tiny: " in printed and "(loop)" in printed and "(in a loop, contract)" in printed
+    tiny, lstm = json.loads(file.read_text())["kernels"]
+    assert all(row["works"] > 0 and row["waits"] >= 0 for row in tiny["kernels"])
+    assert sum(row["works"] for row in tiny["kernels"]) < tiny["step"]
+    assert sum(row["flops"] for row in tiny["kernels"]) == 2 * 16 * (3 * (16 * 16 + 16 * 3) + 2 * 4 * 16)
+    (loop, *_) = [row for row in lstm["kernels"] if row["form"] == "loop"]
+    inside = [row for row in lstm["kernels"] if row["name"].startswith(loop["name"] + ".")]
+    assert inside and all(row["inside"] for row in inside)
+    assert 0 < sum(row["works"] + row["waits"] for row in inside) < 1.05 * loop["works"]
+
+
 def test_compilation_is_timed_cold_and_from_disk(tmp_path):
     path = tmp_path / "figures.json"
     done = run("compile", *TINY, "--workloads", "mlp-tiny", "--json", str(path))

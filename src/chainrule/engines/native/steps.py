@@ -15,12 +15,17 @@ def calls(plan: NativePlan, f: Function, scratch: str, kernels: list[PlannedKern
     for k, planned in enumerate(kernels):
         if planned.barrier and (k or plan.schedule.guard == 0 or plan.inside):
             barrier(f)
-        operands: list[tuple[str, Index]] = []
-        if planned.form == "contract":
-            operands = [("ptr", pointer) for pointer in _operands(plan, f, planned)]
-        shared = [("ptr", "%arena"), ("ptr", "%table"), ("ptr", scratch), ("i64", "%thread"), ("i64", "%threads")]
-        together = [("ptr", "%sync")] if planned.loop is not None else []
-        f.call(planned.name, *operands, *shared, *together)
+        call(plan, f, scratch, planned)
+
+
+def call(plan: NativePlan, f: Function, scratch: str, planned: PlannedKernel) -> None:
+    """Call a kernel."""
+    operands: list[tuple[str, Index]] = []
+    if planned.form == "contract":
+        operands = [("ptr", pointer) for pointer in _operands(plan, f, planned)]
+    shared = [("ptr", "%arena"), ("ptr", "%table"), ("ptr", scratch), ("i64", "%thread"), ("i64", "%threads")]
+    together = [("ptr", "%sync")] if planned.loop is not None else []
+    f.call(planned.name, *operands, *shared, *together)
 
 
 def _operands(plan: NativePlan, f: Function, planned: PlannedKernel) -> list[str]:
