@@ -204,7 +204,7 @@ class Grouping:
         sizes = rows_of(self.nodes[n])
         for kernel in self.late if not early else self.early:  # with others of its shape
             plain = all(self.elementwise(k) for k in kernel.nodes)
-            alike = kernel.kind == "rows" and kernel.sizes == sizes and plain and kernel.place > position
+            alike = kernel.kind == "rows" and kernel.sizes == sizes and plain and kernel.place >= position
             if alike and self.fits(kernel, n):
                 self._join(kernel, n)
                 self.home[n] = kernel

@@ -16,7 +16,7 @@ import numpy as np
 from chainrule.passes.fold import uniform
 from chainrule.primitives import elementwise as e
 from chainrule.primitives import layout
-from chainrule.primitives.window import window_put, window_take
+from chainrule.primitives.window import window_argmax, window_put, window_take
 from chainrule.program.program import Builder, Node, Program, rewrite
 
 
@@ -27,12 +27,13 @@ def pooling(program: Program) -> Program:
 
 @dataclass
 class _Pooling:
-    taken: dict[int, int] = field(default_factory=dict)  # by winners: the node that reads them
+    taken: dict[int, list[int]] = field(default_factory=dict)  # by winners: the nodes that read them
 
     def rule(self, builder: Builder, node: Node) -> int | None:
         """See `rewrite`."""
         if node.primitive is window_take:
-            return self.taken.setdefault(node.inputs[1], builder.add(node))
+            self.taken.setdefault(node.inputs[1], []).append(builder.add(node))
+            return self.taken[node.inputs[1]][-1]
         if node.primitive is e.where:
             return self._masked(builder, node)
         return _summed(builder, node) if node.primitive is layout.sum else None
@@ -44,14 +45,20 @@ class _Pooling:
             return None
         put = builder.nodes[sides[spread]]
         dy, winners = put.inputs
-        y = self.taken.get(winners)
-        if y is None or not _is_mask(builder, condition, builder.nodes[y].inputs[0]):
+        known = [y for y in self.taken.get(winners, ()) if builder.nodes[y].attributes == _windows(put)]
+        y = next((y for y in known if _is_mask(builder, condition, builder.nodes[y].inputs[0])), None)
+        if y is None:
             return None
         number = builder.nodes[sides[1 - spread]].inputs[0]
         zeros = builder.make(layout.broadcast, number, like=node, shape=builder.nodes[y].shape)
         mask = builder.make(e.less_equal, y, zeros, like=node)
         masked = builder.make(e.where, mask, *((dy, zeros) if spread == 0 else (zeros, dy)), like=node)
         return builder.make(window_put, masked, winners, like=node, **put.attributes)
+
+
+def _windows(put: Node) -> dict[str, object]:
+    """The settings of those who look at the same windows."""
+    return {k: v for k, v in put.attributes.items() if k != "size"}
 
 
 def _is_zero(builder: Builder, x: int) -> bool:
@@ -71,13 +78,16 @@ def _is_mask(builder: Builder, condition: int, image: int) -> bool:
 
 
 def _summed(builder: Builder, node: Node) -> int | None:
-    """A sum over all of space is one over all windows, if each of them has an element that it gives to."""
+    """A sum over all of space is one over all windows, if each of them gives to an element that it has searched."""
     put = builder.nodes[node.inputs[0]]
     if put.primitive is not window_put or not set(range(1, put.ndim - 1)) <= set(node.attributes["axes"]):
         return None
-    a, places = put.attributes, builder.nodes[put.inputs[0]].shape[1:-1]
+    search = builder.nodes[put.inputs[1]]
+    if search.primitive is not window_argmax or search.attributes != _windows(put):
+        return None
+    a, places, space = put.attributes, search.shape[1:-1], builder.nodes[search.inputs[0]].shape[1:-1]
     axes = zip(a["size"], a["window"], a["strides"], a["low"], places, strict=True)
     reach = all(low < k and (p - 1) * s - low < n for n, k, s, low, p in axes)
-    if max(a["steps"], default=1) > 1 or not reach or not put.size:
+    if max(a["steps"], default=1) > 1 or not reach or space != a["size"] or not put.size:
         return None
     return builder.make(layout.sum, put.inputs[0], like=node, axes=node.attributes["axes"])
