@@ -5,7 +5,7 @@ Two blocks of memory, both of the `Pool` (threads.py), each word that is written
 sync    ARRIVED     threads that stand at the barrier
         GENERATION  barriers passed; whoever waits, waits for it to change
         LIMIT       pauses before a waiting thread offers its core to others
-        WAITS       how often a thread waited longer than that
+        WAITS       how often a thread waited long: so long that it offered its core seven times as often
 
 job     BUSY        1 while a caller uses the pool
         DONE        workers that finished
@@ -97,7 +97,9 @@ def _barrier(pause: str) -> str:
 
 
 # How a thread that is not patient for ever waits: in the loop `spin`, whose turns %i counts, for at most %limit pauses;
-# then it is counted, once, and offers its core at each turn.
+# then it offers its core at each turn. When it has done that seven times as often, the wait is counted as a long one: where
+# work is uneven, or memory slow, threads wait for some microseconds all the time, but not for those that a system takes
+# before it gives a core back.
 WAIT = """wait:
   %i1 = add i64 %i, 1
   %patient = icmp slt i64 %i, %limit
@@ -106,8 +108,9 @@ pause:
   PAUSE
   br label %spin
 impatient:
-  %first = icmp eq i64 %i, %limit
-  br i1 %first, label %count, label %yield
+  %late = shl i64 %limit, 3
+  %now_long = icmp eq i64 %i, %late
+  br i1 %now_long, label %count, label %yield
 count:
   %long_waits_at = getelementptr i8, ptr %sync, i64 @WAITS@
   %waits = atomicrmw add ptr %long_waits_at, i64 1 monotonic
