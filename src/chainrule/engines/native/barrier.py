@@ -97,9 +97,9 @@ def _barrier(pause: str) -> str:
 
 
 # How a thread that is not patient for ever waits: in the loop `spin`, whose turns %i counts, for at most %limit pauses;
-# then it offers its core at each turn. When it has done that seven times as often, the wait is counted as a long one: where
-# work is uneven, or memory slow, threads wait for some microseconds all the time, but not for those that a system takes
-# before it gives a core back.
+# then it offers its core at each turn. When it has done that seven times as often, the wait is counted as a long one:
+# where work is uneven, threads wait for a part of a millisecond all the time, but not as long as a system takes before
+# it gives a core back.
 WAIT = """wait:
   %i1 = add i64 %i, 1
   %patient = icmp slt i64 %i, %limit
