@@ -30,7 +30,8 @@ CHEAP = {"add", "sub", "mul", "neg", "less", "less_equal", "equal", "where", "ma
 AGAIN = 3  # nodes of a chain that is rather computed again than stored
 BEFORE = (0, 1 << 30)  # the place of what depends on inputs alone
 PRODUCTS = (contract.matmul, winograd_convolution)
-WIDE = 128  # columns of a product from which on threads may share these, so that sums down them can join it
+WIDE = 128  # columns of a product from which on threads may share these, so that sums down them can join it,
+TALL = 4  # if it has no more than so many times as many rows: those are for more threads
 HIGH = 48  # rows of each product of a stack that is made for sums to join
 REDUCTIONS = ("sum", "prod", "max", "min", "any", "all")
 
@@ -346,7 +347,8 @@ class Grouping:
         product = next(self.nodes[x] for x in kernel.nodes if self.nodes[x].primitive in PRODUCTS)
         if product.primitive is winograd_convolution:
             return stack == product.shape[0] and stack > 1
-        return (columns >= WIDE if stack == 1 else rows >= HIGH) and not self._in_parts(kernel)
+        shared = columns >= max(WIDE, rows // TALL) if stack == 1 else rows >= HIGH
+        return shared and not self._in_parts(kernel)
 
     def _reduction_fits(self, kernel: Kernel, view: View) -> bool:
         return self._operand_fits(kernel, "full", view, 40)

@@ -146,6 +146,7 @@ def test_batch_norm_behind_a_convolution():
     [
         (lambda x, w: (cr.max(x @ w, axis=0),), [(40, 8), (8, 128)], np.float32),  # no sum
         (lambda x, w: (cr.sum(x @ w, axis=0),), [(400, 8), (8, 32)], np.float32),  # threads share its rows
+        (lambda x, w: (cr.sum(x @ w, axis=0),), [(600, 8), (8, 128)], np.float32),
         (lambda x, w: (cr.sum(x @ w, axis=1),), [(40, 8), (8, 128)], np.float32),
         (lambda x, w: (cr.sum(x @ w, axis=0),), [(40, 8), (8, 128)], np.float16),  # each rounded once
     ],
