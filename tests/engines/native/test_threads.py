@@ -379,8 +379,9 @@ print("whole")
         time.sleep(0.01)
         process.send_signal(signal.SIGINT)
         assert process.stdout.readline() == "caught\n"
-    out, error = process.stdout.read(), process.stderr.read()  # `communicate` would miss what lies in the buffer already
-    assert out == "whole\n" and process.wait(30) == 0, error
+    with process:  # `communicate` would miss what lies in the buffer already
+        out, error = process.stdout.read(), process.stderr.read()
+    assert out == "whole\n" and process.returncode == 0, error
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
