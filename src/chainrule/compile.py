@@ -34,8 +34,8 @@ MANY = 8  # compilations of one function after which a warning says what keeps c
 
 @contextmanager
 def without_collector() -> Iterator[None]:
-    """Compiling makes many small objects that stay, and the garbage collector would walk through them over and over:
-    a quarter of the time. So it rests meanwhile."""
+    """Compiling makes many small objects that stay, and the garbage collector would walk through them over and over.
+    So it rests meanwhile."""
     enabled = gc.isenabled()
     gc.disable()
     try:
