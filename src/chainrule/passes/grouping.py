@@ -14,14 +14,17 @@ Rules, applied to the nodes in the order of their depth (the contractions and re
   4  What waits is pulled into the first kernel that asks for it and that it fits, else it gets a kernel.
   5  What is cheap and depends on inputs alone is computed again by every kernel that asks.
   6  A value that a later kernel reads is stored, unless a short chain of cheap nodes over stored values makes it again.
+  7  Values that are joined, all made by one row kernel, are written where they are to stand: the join is done there.
 """
 
 from chainrule import dtypes
 from chainrule.passes.convolutions import by_places, patches
+from chainrule.passes.disjoint import join
 from chainrule.passes.kernels import Kernel, Kind, Level, along_rows, few_columns, reduction_sizes, rows_of
 from chainrule.passes.views import View, in_memory, is_lookup, split, views
 from chainrule.passes.winograd import winograd_convolution
 from chainrule.primitives import contract
+from chainrule.primitives.layout import concat
 from chainrule.primitives.window import window_argmax, window_take
 from chainrule.program.program import Program
 
@@ -77,6 +80,10 @@ class Grouping:
         """Whether it puts elements along some axes together."""
         return self.nodes[n].primitive.kind == "reduce"
 
+    def joins(self, n: int) -> bool:
+        """Whether it puts values side by side."""
+        return self.nodes[n].primitive in (join, concat)
+
     def virtual(self, n: int) -> bool:
         """Whether it is never stored: windows in rows, made by the product that reads them."""
         return self.nodes[n].primitive is patches
@@ -93,6 +100,8 @@ class Grouping:
     def level(self, kernel: Kernel, n: int) -> Level | None:
         """What a node is in a kernel: an element, a value of a row or of a column. None where it does not belong."""
         node, sizes = self.nodes[n], kernel.sizes
+        if self.joins(n) and kernel.kind == "rows":
+            return "joined"
         if node.primitive.kind == "reduce" and kernel.kind != "single":
             return "row" if kernel.kind == "rows" else "column"
         if node.primitive in PRODUCTS and kernel.kind == "contract":  # whose rows may be those of a stack
@@ -204,7 +213,7 @@ class Grouping:
                 return
         sizes = rows_of(self.nodes[n])
         for kernel in self.late if not early else self.early:  # with others of its shape
-            plain = all(self.elementwise(k) for k in kernel.nodes)
+            plain = all(self.elementwise(k) or self.joins(k) for k in kernel.nodes)
             alike = kernel.kind == "rows" and kernel.sizes == sizes and plain and kernel.place >= position
             if alike and self.fits(kernel, n):
                 self._join(kernel, n)
@@ -274,8 +283,23 @@ class Grouping:
     def _place_single(self, n: int) -> None:
         for x in self.bases(n):
             self._store(x)
+        if self._beside_parts(n):
+            return
         found = self._search_of(n)
         self._join(self._new("single", (self.nodes[n].size,)) if found is None else self.home[found], n)
+
+    def _beside_parts(self, n: int) -> bool:
+        """Rule 7: values that one row kernel makes, side by side in each row, are written where they are to stand."""
+        node, parts = self.nodes[n], self.operands(n)
+        kernel = self.home.get(parts[0].base)
+        if not self.joins(n) or kernel is None or kernel.kind != "rows" or node.attributes["axis"] != node.ndim - 1:
+            return False
+        for part in parts:
+            alike = part.dense and part.shape == parts[0].shape and part.shape[-1] == kernel.sizes[1]
+            if not alike or self.home.get(part.base) is not kernel or self.level(kernel, part.base) != "full":
+                return False
+        self._join(kernel, n)
+        return True
 
     def _search_of(self, n: int) -> int | None:
         """The search for the largest elements of windows, where a node reads these: both are done at once."""

@@ -9,7 +9,7 @@ from chainrule.passes.views import View
 from chainrule.program.program import Node, Program
 
 Kind = Literal["contract", "rows", "columns", "single"]
-Level = Literal["full", "row", "column"]
+Level = Literal["full", "row", "column", "joined"]
 FEW_COLUMNS = 4  # a contraction into at most so many columns is a row operation
 
 

@@ -9,6 +9,8 @@ from tests.engines.native.suite import native, on_threads
 import chainrule as cr
 from chainrule import errors, losses, nn
 from chainrule.core.tensor import wrap
+from chainrule.engines.native.host import detect
+from chainrule.engines.native.plan import FEWEST_ROWS
 
 
 def real(*shape, dtype=np.float32, seed=0):
@@ -122,6 +124,57 @@ def test_layers_train_alike_and_with_the_same_bits_on_any_number_of_threads(laye
     for threads in (1, 3, 4, 7):
         for a, b in zip(first, on_threads(compiled, threads)(module, x, target), strict=True):
             np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
+
+
+def loops_of(compiled):
+    *_, plan = compiled.engine.compiled[0]
+    return [k.loop for k in plan.kernels if k.loop is not None]
+
+
+@pytest.mark.parametrize("layer, width", [(nn.RNN, 33), (nn.LSTM, 16), (nn.LSTM, 45), (nn.GRU, 48)])
+def test_in_a_loop_threads_keep_to_their_rows_and_do_not_wait(layer, width):
+    batch = FEWEST_ROWS * detect().cores + 3
+    module = layer(6, width, batch_first=True)
+    x, target = real(batch, 21, 6), real(batch, 21, width)
+
+    def f(module, x, target):
+        loss, grads = cr.value_and_grad(lambda m: losses.mse(m(x)[0], target))(module)
+        return loss, *grads.values()
+
+    compiled = compare(f, module, x, target)
+    assert len(loops_of(compiled)) == 2
+    for loop in loops_of(compiled):
+        assert not loop.repeat_barrier and not loop.finish_barrier and not any(k.barrier for k in loop.kernels)
+    first = compiled(module, x, target)
+    for threads in (1, 2, 3, 4, 7):
+        again = on_threads(compiled, threads)
+        for _ in range(5):
+            for a, b in zip(first, again(module, x, target), strict=True):
+                np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
+
+
+def test_in_a_loop_that_mixes_rows_threads_wait():
+    """What a step makes of one row is read beside another one in the next step."""
+    batch = FEWEST_ROWS * detect().cores
+
+    def f(h, x, w):
+        return leaves(cr.scan(lambda h, x: ((y := cr.tanh(cr.flip(h, (0,)) @ w + x)), y), h, x))
+
+    compiled = compare(f, real(batch, 17), real(9, batch, 17), real(17, 17))
+    assert all(loop.repeat_barrier for loop in loops_of(compiled))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64])
+@pytest.mark.parametrize("columns", [1, 5, 16, 35, 200])
+def test_values_side_by_side_are_written_by_the_kernel_that_makes_them(columns, dtype):
+    def f(a, b):
+        c = a * b
+        return cr.concat([c - a, c, a + b], axis=1), cr.sum(c, axis=1)
+
+    compiled = compare(f, *((real(7, columns, seed=k) * 9).astype(dtype) for k in (1, 2)))
+    *_, plan = compiled.engine.compiled[0]
+    kind = {k.form for k in plan.kernels if any(plan.grouping.joins(n) for n in k.kernel.nodes)}
+    assert kind == {"rows" if columns > 1 else "single"}
 
 
 def test_what_is_the_same_in_each_step_is_computed_before():

@@ -15,13 +15,13 @@ from chainrule.engines.native.ir import Module
 from chainrule.engines.native.jit import Library, compile_object
 from chainrule.engines.native.memory import Arena
 from chainrule.engines.native.threads import Task, pool
-from chainrule.engines.native.tiles import Contraction, Plan, candidates
+from chainrule.engines.native.tiles import Contraction, Divide, Plan, candidates
 
 TRIED = 6  # plans
 SECONDS = 0.02  # spent on each, at least
 
 
-def choose(contraction: Contraction, host: Host, once: bool = False, divide: type | None = None) -> Plan:
+def choose(contraction: Contraction, host: Host, once: bool = False, divide: Divide = None) -> Plan:
     """The plan that was fastest on this machine, with one thread."""
     plans = candidates(contraction, host, once, divide)[:TRIED]
     if len(plans) == 1 or contraction.empty or not contraction.depth:

@@ -118,6 +118,9 @@ def _member_fits(plan: NativePlan, kernel: Kernel, n: int, view: View) -> bool:
     """Whether an operand computed in the same kernel is met element by element, or as the value of a row."""
     grouping = plan.grouping
     of_x, level = grouping.level(kernel, view.base), _reading_level(plan, kernel, n)
+    if grouping.joins(n):
+        beside = _size(view) == kernel.size and view.shape[-1] == kernel.sizes[1]
+        return of_x == "full" and view.dense and beside and grouping.nodes[n].shape[-1] % kernel.sizes[1] == 0
     if view.dense and (of_x == level or 1 in kernel.sizes):
         return grouping.nodes[view.base].size == _size(view)
     if of_x != "row" or level != "full":

@@ -11,6 +11,15 @@ class Rows:
     size: int
     larger: int
 
+    @property
+    def rows(self) -> int:
+        """How many rows are cut."""
+        return self.begin(self.count)
+
+    def begin(self, unit: int) -> int:
+        """The first row of a unit."""
+        return unit * self.size + min(unit, self.larger)
+
 
 @dataclass(frozen=True)
 class Columns:

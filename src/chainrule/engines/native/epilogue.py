@@ -25,9 +25,16 @@ class NodesEpilogue:
         others = {*self.following, *self.sums}
         self.product = next(n for n in self.kernel.nodes if n not in others and not self.grouping.virtual(n))
         self.alike = {x for x in [*self.kernel.inputs, *self.kernel.outputs] if self._alike(x)}
-        read = [x for x in self.kernel.inputs if x in self.alike and plan.places[x].external is None]
-        self.touches = tuple(Touch("arena", plan.places[x].offset, self.grouping.nodes[x].dtype.itemsize) for x in read)
+        self.touches = tuple(self._touch(x) for x in self.kernel.inputs if x in self.alike)
         self.key = ("nodes", planned.name)
+
+    def _touch(self, x: int) -> Touch:
+        place, itemsize = self.plan.places[x], self.grouping.nodes[x].dtype.itemsize
+        return (
+            Touch("arena", place.offset, itemsize)
+            if place.external is None
+            else Touch("table", 8 * place.external, itemsize)
+        )
 
     def _alike(self, x: int) -> bool:
         """Whether a value lies in memory like the result, so that one offset serves both."""

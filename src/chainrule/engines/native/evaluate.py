@@ -12,6 +12,7 @@ from chainrule import dtypes
 from chainrule.engines.native.host import Host
 from chainrule.engines.native.ir import SCALARS, Function, Index
 from chainrule.engines.native.values import Mask, Value, Vectors
+from chainrule.passes.disjoint import join
 from chainrule.passes.grouping import Grouping
 from chainrule.passes.kernels import Kernel, Level
 from chainrule.passes.views import Extents, View, is_lookup
@@ -194,6 +195,15 @@ class Evaluator:
         for number, size in zip(outer, kept[:-1], strict=True):
             start = self.f.add(self.f.mul(start, size), number)
         self.m.store(value, pointer, self.f.add(self.f.mul(start, sizes[-1]), spot.column), spot.mask)
+
+
+    def store_part(self, n: int, part: int, value: Value, spot: Spot) -> None:
+        """Write a vector of one of the values that `n` puts side by side. Zeros are positive where a join is a sum."""
+        node, columns = self.nodes[n], self.kernel.sizes[1]
+        if node.primitive is join and dtypes.is_float(node.dtype):
+            value = value + 0.0
+        start = self.f.add(self.f.mul(spot.outer[0], node.shape[-1]), part * columns)
+        self.m.store(value, self.pointers[n], self.f.add(start, spot.column), spot.mask)
 
 
 def lanes_of(grouping: Grouping, kernel: Kernel, host: Host) -> int:

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from chainrule.engines.native.division import Columns, Flat, Rows, Single, Together
-from chainrule.passes.views import is_lookup
+from chainrule.passes.grouping import Grouping
+from chainrule.passes.kernels import Kernel
+from chainrule.passes.views import View, is_lookup
 from chainrule.primitives import contract
 from chainrule.program.program import CONSTANT
 
@@ -82,6 +84,10 @@ def _own_read(plan: "NativePlan", planned: "PlannedKernel", n: int, k: int) -> b
     size = grouping.nodes[view.base].size
     if grouping.virtual(n):
         return False
+    table = is_lookup(grouping.nodes, node) and k == 0
+    plain = grouping.reduces(n) or (grouping.elementwise(n) and not table)
+    if plain and isinstance(share, Rows) and kernel.kind == "rows" and _row_by_row(grouping, kernel, view):
+        return True
     if not view.dense:
         panel = node.primitive is contract.matmul and view.base in plan.storage
         return panel and k == 1 and isinstance(share, Columns) and not planned.turned and _straight(planned)
@@ -89,10 +95,21 @@ def _own_read(plan: "NativePlan", planned: "PlannedKernel", n: int, k: int) -> b
         if planned.turned or node.ndim != 2:
             return False
         return isinstance(share, Rows) if k == 0 else isinstance(share, Columns) and _straight(planned)
-    if is_lookup(grouping.nodes, node) and k == 0:
+    if table:
         return False
     of_rows = kernel.kind == "rows" and isinstance(share, Rows) and size == kernel.sizes[0]
     return size == kernel.size or of_rows
+
+
+def _row_by_row(grouping: Grouping, kernel: Kernel, view: View) -> bool:
+    """Whether each row of a row kernel reads a part of that row of an operand which has as many rows."""
+    rows, size = kernel.sizes[0], grouping.nodes[view.base].size
+    blocks = grouping.blocks(kernel, "full", view)
+    if not rows or size % rows or blocks is None or blocks[0] not in ([], [(rows, size // rows)]):
+        return False
+    steps = [(n - 1) * stride for n, stride in blocks[1]]
+    reach = [view.offset + sum(s for s in steps if s < 0), view.offset + sum(s for s in steps if s > 0)]
+    return min(reach) >= 0 and max(reach) < size // rows
 
 
 def _straight(planned: "PlannedKernel") -> bool:
@@ -102,16 +119,45 @@ def _straight(planned: "PlannedKernel") -> bool:
 def place_barriers(plan: "NativePlan") -> None:
     """A barrier goes where memory overlaps, one side writes, and threads do not keep to parts cut alike.
 
-    Between two steps there is one in any case.
+    Between two steps of a training there is one in any case, between those of a loop where they need it.
     """
     since: list[Touch] = []
+    found = [_touches(plan, planned) for planned in plan.kernels]
     for i, planned in enumerate(plan.kernels):
-        touches = _touches(plan, planned)
         guarded = i == plan.schedule.guard and i > 0
-        if guarded or any(_clash(a, b) for a in touches for b in since):
+        if guarded or _clashes(found[i], since):
             planned.barrier = True
             since = []
-        since += touches
+        since += found[i]
+    copied = _copies(plan)
+    plan.finish_barrier = _clashes(copied, since)
+    since = copied if plan.finish_barrier else since + copied
+    first = next((i for i, planned in enumerate(plan.kernels) if planned.barrier), len(plan.kernels))
+    plan.repeat_barrier = any(_clashes(touches, since) for touches in found[:first])
+
+
+def _copies(plan: "NativePlan") -> list[Touch]:
+    """What is touched when new state is copied over the old: in a loop by the threads that made it."""
+    found = []
+    home = {n: planned for planned in plan.kernels for n in planned.kernel.outputs}
+    for new, old in plan.schedule.copied.items():
+        own = _own(plan, home[new], new, True) if rows_to_copy(plan, new) else None
+        found += [Touch(*_range(plan, new), False, own), Touch(*_range(plan, old), True, own)]
+    return found
+
+
+def rows_to_copy(plan: "NativePlan", new: int) -> Rows | None:
+    """The cut by which new state is copied over the old, where each thread can copy the rows that it made."""
+    planned = next(planned for planned in plan.kernels if new in planned.kernel.outputs)
+    share, rows = planned.share, planned.kernel.sizes[-2:-1]
+    whole = plan.grouping.nodes[new].size == planned.kernel.size
+    if not (plan.inside and isinstance(share, Rows) and planned.form in ("rows", "contract") and whole):
+        return None
+    return share if rows == (share.rows,) and planned.kernel.size else None
+
+
+def _clashes(touches: list[Touch], since: list[Touch]) -> bool:
+    return any(_clash(a, b) for a in touches for b in since)
 
 
 def _clash(a: Touch, b: Touch) -> bool:

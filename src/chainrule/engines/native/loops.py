@@ -2,7 +2,8 @@
 
 The body of a loop has a plan of its own. Its carries are state that stays in a part of the arena, its constants and the
 slices of sequences are passed, and what a step produces is written where it is to stand: for each step a table of
-pointers says where. All threads go through the loop together, with barriers as in a step of training.
+pointers says where. All threads go through the loop together, with barriers as in a step of training; where each keeps
+to its own rows of everything that changes, no one waits before the end.
 """
 
 from collections.abc import Callable
@@ -63,6 +64,8 @@ class _Loop:
         barrier(f)
         with f.loop(0, self.length) as loop:
             self._step(f.sub(self.length - 1, loop.counter) if self.reverse else loop.counter)
+        if not self.inner.repeat_barrier:
+            barrier(f)
         for i, part in zip(carries, self.parts, strict=False):
             to = self._of(self.n, part.start)
             copy_part(f, self._state(i), to, self.inner.grouping.nodes[i].nbytes)
@@ -81,7 +84,8 @@ class _Loop:
         given = [("ptr", self.arena), ("ptr", self.table), ("ptr", "%scratch")]
         shared = [("i64", "%thread"), ("i64", "%threads"), ("ptr", "%sync")]
         f.call(f"{self.planned.name}.step", *given, *shared)
-        barrier(f)
+        if self.inner.repeat_barrier:
+            barrier(f)
 
     def _of(self, x: int, offset: int) -> str:
         return pointer_of(self.plan, self.f, x, offset)

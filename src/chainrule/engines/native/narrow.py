@@ -38,7 +38,7 @@ def fits(grouping: Grouping, kernel: Kernel, lanes: int) -> bool:
     rows, columns = kernel.sizes
     along = any(grouping.nodes[n].primitive.kind in ("reduce", "contract") for n in kernel.nodes)
     short = columns <= lanes and columns * len(kernel.nodes) <= WRITTEN
-    return along and short and rows >= max(2, lanes // 2)
+    return along and short and rows >= max(2, lanes // 2) and not any(map(grouping.joins, kernel.nodes))
 
 
 def write(planned: "PlannedKernel", evaluator: Evaluator) -> None:

@@ -15,8 +15,8 @@ from chainrule.engines.native.host import Host
 from chainrule.engines.native.rows import scratch_bytes
 from chainrule.engines.native.singles import division_of_single
 from chainrule.engines.native.storage import DENSE, Storage, contraction_of, product_of, storages
+from chainrule.engines.native.tiles import Contraction, Divide, choose, stacked
 from chainrule.engines.native.tiles import Plan as TilePlan
-from chainrule.engines.native.tiles import choose, stacked
 from chainrule.passes.grouping import Grouping
 from chainrule.passes.in_place import Schedule, schedule
 from chainrule.passes.kernels import Kernel
@@ -28,6 +28,7 @@ ALIGNMENT = 64
 STOP = 64  # the arena begins with (code, value, node, step) of an error; then a flag that stops the steps
 WATCH = 72
 FIRST = 128
+FEWEST_ROWS = 8  # that each thread is to have of a product in a loop
 
 
 Chooser = Callable[..., TilePlan]  # (contraction, host, once, divide) -> how to compute it
@@ -71,6 +72,8 @@ class NativePlan:
     guarded: bool = False  # for tests: every value ends where a page begins that nobody may touch
     guards: list[int] = field(default_factory=list)  # where these pages begin
     inside: bool = False  # of a loop: results are written where the table says, like passed inputs are read
+    finish_barrier: bool = True  # before new state is copied over the old
+    repeat_barrier: bool = True  # before the next step
 
     @property
     def scratch_bytes(self) -> int:
@@ -204,7 +207,7 @@ def _planned_contraction(plan: NativePlan, kernel: Kernel, name: str) -> Planned
     storage = plan.storage.get(result, DENSE)
     contraction = contraction_of(grouping, n, plan.storage, storage)
     once = not fitting or any(x in plan.schedule.in_place for x in kernel.outputs)
-    divide: type | None = None
+    divide = _by_rows(plan, contraction)
     if any(grouping.reduces(x) for x in kernel.nodes):  # a sum belongs to one thread
         contraction = stacked(contraction, kernel.sizes[0])
         divide = Batches if contraction.batch > 1 else Columns
@@ -222,10 +225,35 @@ def _planned_contraction(plan: NativePlan, kernel: Kernel, name: str) -> Planned
     )
 
 
+def _by_rows(plan: NativePlan, c: Contraction) -> Divide:
+    """In a loop threads keep to their rows, all products cut alike, so that they need not wait for each other.
+
+    That is, where each of them has enough rows, and room for the whole right operand in its cache.
+    """
+    small = c.depth * c.columns * c.in_registers.itemsize <= plan.host.l2_bytes // 2
+    if not plan.inside or not small or c.batch > 1 or c.window or c.rows < FEWEST_ROWS * plan.host.cores:
+        return None
+    return _cut_of_products(plan).get(c.rows, Rows)
+
+
+def _cut_of_products(plan: NativePlan) -> dict[int, Rows]:
+    """The cuts of the products that are cut by rows, by the number of rows."""
+    shares = [k.share for k in plan.kernels if k.form == "contract" and isinstance(k.share, Rows)]
+    return {share.rows: share for share in shares}
+
+
 def _divide_rows(plan: NativePlan) -> None:
-    """A row kernel takes over the cut of the kernel that makes its operand: each thread then finds what it wrote."""
+    """A row kernel takes over the cut of the kernel that makes its operand: each thread then finds what it wrote.
+
+    In a loop it takes over that of the products with as many rows, for what it writes is read in the next step.
+    """
     home = {n: k for k in plan.kernels for n in k.kernel.outputs}
+    cuts = _cut_of_products(plan) if plan.inside else {}
     for planned in plan.kernels:
+        if planned.form in ("rows", "flat") and planned.kernel.sizes[0] in cuts:
+            planned.form, planned.share = "rows", cuts[planned.kernel.sizes[0]]
+            planned.scratch_bytes = scratch_bytes(plan.grouping, planned.kernel, planned.lanes)
+            continue
         if planned.form != "rows" or not isinstance(planned.share, Rows):
             continue
         for x in planned.kernel.inputs:
@@ -233,14 +261,9 @@ def _divide_rows(plan: NativePlan) -> None:
             if source is None or source.turned or not isinstance(source.share, Rows):
                 continue
             rows = planned.kernel.sizes[0]
-            if _cut(source.share) == rows and plan.grouping.nodes[x].size % rows == 0:
+            if source.share.rows == rows and plan.grouping.nodes[x].size % rows == 0:
                 planned.share = source.share
                 break
-
-
-def _cut(rows: Rows) -> int:
-    """How many rows a division cuts."""
-    return rows.count * rows.size + rows.larger
 
 
 # -- memory
@@ -308,7 +331,11 @@ def _memory(plan: NativePlan) -> None:
 
 
 def _temporaries(plan: NativePlan, start: int) -> int:
-    """First fit by the order of kernels. The end of the memory used."""
+    """First fit by the order of kernels. The end of the memory used.
+
+    In a loop whose threads keep to their rows no two values share memory: that would make them wait.
+    """
+    apart = plan.inside and bool(_cut_of_products(plan))
     kernels, results = plan.schedule.kernels, set(plan.results)
     last: dict[int, int] = {}
     for i, kernel in enumerate(kernels):
@@ -317,7 +344,8 @@ def _temporaries(plan: NativePlan, start: int) -> int:
     end = start
     alive: list[tuple[int, int, int]] = []  # (last kernel, from, to)
     for i, kernel in enumerate(kernels):
-        alive = [part for part in alive if part[0] >= i]
+        if not apart:
+            alive = [part for part in alive if part[0] >= i]
         for x in kernel.outputs:
             if x not in plan.places:
                 plan.sizes[x] = bytes_of(plan, x)

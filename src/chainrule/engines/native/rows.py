@@ -188,7 +188,10 @@ class RowWriter:
         spots = [self.spot(j * lanes, j == last, j) for j in range(self.vectors)]
         values: list[dict] = [{} for _ in spots]
         for n in self.nodes:
-            if self.e.nodes[n].primitive is contract.matmul:
+            if self.levels[n] == "joined":
+                for j, spot in enumerate(spots):
+                    self._parts(n, spot, values[j])
+            elif self.e.nodes[n].primitive is contract.matmul:
                 for at, value in zip(values, self.dots(n), strict=True):
                     at[n] = value
             elif self.reduced(n):
@@ -205,15 +208,20 @@ class RowWriter:
         for n in self.kernel.outputs:
             if self.levels[n] == "row":
                 self.e.store(n, self.row_values[n], "row", spots[0])
-            else:
+            elif self.levels[n] == "full":
                 for j, spot in enumerate(spots):
                     self.e.store(n, values[j][n], "full", spot)
+
+    def _parts(self, n: int, spot: Spot, values: dict[Any, Value]) -> None:
+        """Write what node `n` puts side by side, each where it is to stand."""
+        for k, view in enumerate(self.e.grouping.operands(n)):
+            self.e.store_part(n, k, self.operand(view, "full", spot, values), spot)
 
     # -- long rows
 
     def _long(self) -> None:
         known, kept = passes(self.e.grouping, self.kernel), scratch_rows(self.e.grouping, self.kernel)
-        full = [n for n in self.nodes if self.levels[n] == "full"]
+        full = [n for n in self.nodes if self.levels[n] in ("full", "joined")]
         final = max(known[n] - self.reduced(n) for n in self.nodes)
         for p in range(final + 1):
             self._row_nodes(known, p)
@@ -275,6 +283,9 @@ class RowWriter:
         for n in now:
             for view in self.e.grouping.operands(n):
                 recall(view)
+            if self.levels[n] == "joined":
+                self._parts(n, spot, values)
+                continue
             values[n] = self.node(n, "full", spot, values)
             if n in self.kernel.outputs:
                 self.e.store(n, values[n], "full", spot)

@@ -1,5 +1,7 @@
 """The kernels of a step called in their order, and what lies between and behind them."""
 
+from chainrule.engines.native.division import Rows
+from chainrule.engines.native.hazards import rows_to_copy
 from chainrule.engines.native.ir import SCALARS, Function, Index
 from chainrule.engines.native.plan import NativePlan, PlannedKernel
 from chainrule.primitives import contract
@@ -49,20 +51,32 @@ def pointer_of(plan: NativePlan, f: Function, x: int, offset: int) -> str:
     return f.address(pointer, offset, SCALARS[plan.grouping.nodes[x].dtype])
 
 
-def copy_part(f: Function, source: str, to: str, size: int) -> None:
-    """This thread's part of a copy of so many bytes."""
-    lo, hi = f.slice(-(-size // 64), "%thread", "%threads")
-    start = f.mul(lo, 64)
-    count = f.sub(f.min(f.mul(hi, 64), size), start)
+def copy_part(f: Function, source: str, to: str, size: int, rows: Rows | None = None) -> None:
+    """This thread's part of a copy of so many bytes, which may be cut in the way that rows are."""
+    if rows is not None:
+        ends = f.slice(rows.count, "%thread", "%threads")
+        start, end = (f.mul(row_of(f, rows, unit), size // rows.rows) for unit in ends)
+    else:
+        lo, hi = f.slice(-(-size // 64), "%thread", "%threads")
+        start, end = f.mul(lo, 64), f.min(f.mul(hi, 64), size)
+    count = f.sub(end, start)
     a, b = (f.address(pointer, start, "i8") for pointer in (source, to))
     with f.when(f.compare("sgt", count, 0)):
         f.effect("llvm.memcpy.p0.p0.i64", ("ptr", b), ("ptr", a), ("i64", count), ("i1", "false"))
+
+
+def row_of(f: Function, rows: Rows, unit: Index) -> Index:
+    """The first row of a unit."""
+    return f.add(f.mul(unit, rows.size), f.min(unit, rows.larger) if rows.larger else 0)
 
 
 def finish(plan: NativePlan, f: Function) -> None:
     """New state that has memory of its own is copied over the old, once nobody reads that any more."""
     if not plan.schedule.copied:
         return
-    barrier(f)
+    if plan.finish_barrier:
+        barrier(f)
     for new, old in plan.schedule.copied.items():
-        copy_part(f, pointer_of(plan, f, new, 0), pointer_of(plan, f, old, 0), plan.sizes[old])
+        places = pointer_of(plan, f, new, 0), pointer_of(plan, f, old, 0)
+        rows = rows_to_copy(plan, new)
+        copy_part(f, *places, plan.grouping.nodes[old].nbytes if rows else plan.sizes[old], rows)

@@ -8,6 +8,7 @@ the caches. Rows are cut into tiles of two near-equal heights, so there is no sl
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import pairwise
 from math import gcd, prod
 
 from chainrule import dtypes
@@ -16,6 +17,7 @@ from chainrule.engines.native.host import Host
 
 UNROLL = 4
 """The most steps of k in one turn of the inner loop."""
+Divide = type | Rows | None
 MAX_ROWS = 24
 MAX_VECTORS = 8
 
@@ -203,18 +205,18 @@ class Plan:
 
 
 @lru_cache(maxsize=1024)
-def choose(contraction: Contraction, host: Host, once: bool = False, divide: type | None = None) -> Plan:
+def choose(contraction: Contraction, host: Host, once: bool = False, divide: Divide = None) -> Plan:
     """The plan that costs least by the model.
 
     `once`: nothing but final values may be written, since the epilogue reads what it overwrites: the depth stays whole.
-    `divide`: Rows, Columns or Batches, to have the work cut in this way.
+    `divide`: Rows, Columns or Batches, to have the work cut in this way; or these very Rows.
     """
     return candidates(contraction, host, once, divide)[0]
 
 
-def candidates(contraction: Contraction, host: Host, once: bool = False, divide: type | None = None) -> list[Plan]:
+def candidates(contraction: Contraction, host: Host, once: bool = False, divide: Divide = None) -> list[Plan]:
     """Plans worth timing, the most promising first. All of them give the same bits."""
-    plans = [_plan(contraction, host, once, divide, *shape) for shape in _tiles(contraction, host)]
+    plans = [_plan(contraction, host, once, divide, *shape) for shape in _tiles(contraction, host, divide)]
     plans.sort(key=lambda plan: cost(plan, host))
     return [*plans, *(other for plan in plans[:3] for other in _packed_otherwise(plan))]
 
@@ -244,27 +246,33 @@ def cost(plan: Plan, host: Host) -> float:
     kernels = (1 + (tiles.larger > 0)) * (1 + (rest > 0 and full > 0)) * min(plan.blocks[0], 3)
     total = (tiles.count * step * c.depth + calls + packing) * (1 + 0.03 * (kernels - 1))
     shared = c.batch * c.rows * c.columns * c.depth >= 1 << 17
-    return total * (_uneven(plan.division.count, host.cores) if shared else 1)
+    return total * (_uneven(plan.division, host.cores) if shared else 1)
 
 
 def _step(plan: Plan, host: Host, rows: float, vectors: int) -> float:
     """Cycles of one k in one tile: two multiply-adds at a time, each result after four cycles; two elements of A, or a
-    vector of B that crosses a line, are loaded in one. A panel of B beyond the first cache comes from the second.
+    vector of B that crosses a line, are loaded in one. A panel of B beyond the first cache comes from the second, which
+    has all of B to hold where rows are cut.
 
     Timings show that large and small tiles do equally well as long as none of these limits is hit.
     """
     size = plan.contraction.in_registers.itemsize
     beyond = plan.tiles.count > 1 and plan.depth_block * vectors * plan.lanes * size > host.l1_bytes * 3 // 4
-    stream = vectors * plan.lanes * size / 40 * beyond  # bytes a cycle
+    rate = 24 if isinstance(plan.division, Rows) else 40  # bytes a cycle
+    stream = vectors * plan.lanes * size / rate * beyond
     return max(rows * vectors / 2, rows / 2 + vectors, 4, stream) + 0.2
 
 
-def _uneven(units: int, threads: int) -> float:
-    """How much longer the thread with most units takes than an equal share."""
+def _uneven(division: Division, threads: int) -> float:
+    """How much longer the thread with most work takes than an equal share."""
+    units = division.count
+    if isinstance(division, Rows) and units >= threads:
+        ends = [division.begin(t * units // threads) for t in range(threads + 1)]
+        return max(b - a for a, b in pairwise(ends)) * threads / ends[-1]
     return -(-units // threads) * threads / max(units, 1)
 
 
-def _tiles(c: Contraction, host: Host) -> Iterator[tuple[int, int]]:
+def _tiles(c: Contraction, host: Host, divide: Divide) -> Iterator[tuple[int, int]]:
     """Shapes (rows, vectors) that fit the registers: the tallest, and the tallest that divides the rows evenly."""
     lanes = c.lanes(host)
     panel = gcd(c.b_panel if c.b_column == 1 else 0, c.c_panel)
@@ -277,11 +285,13 @@ def _tiles(c: Contraction, host: Host) -> Iterator[tuple[int, int]]:
             continue
         fewest = max(1, -(-c.rows // rows))
         even = (count for count in range(fewest, 2 * fewest + 1) if c.rows % count == 0)
-        for count in dict.fromkeys((fewest, next(even, fewest))):
-            yield max(1, -(-c.rows // count)), vectors
+        counts = (divide.count,) if isinstance(divide, Rows) else (fewest, next(even, fewest))
+        for count in dict.fromkeys(counts):
+            if count >= fewest:
+                yield max(1, -(-c.rows // count)), vectors
 
 
-def _plan(c: Contraction, host: Host, once: bool, divide: type | None, tile_rows: int, vectors: int) -> Plan:
+def _plan(c: Contraction, host: Host, once: bool, divide: Divide, tile_rows: int, vectors: int) -> Plan:
     """Blocks, packing and division for a tile, by rule."""
     lanes, size = c.lanes(host), c.in_registers.itemsize
     depth_block = _depth_block(c, host, once, vectors * lanes)
@@ -292,7 +302,8 @@ def _plan(c: Contraction, host: Host, once: bool, divide: type | None, tile_rows
     tiles_in_block = max(1, -(-rows_in_block // tile_rows) if c.by_places else rows_in_block // tile_rows)
     tiles, all_vectors = -(-c.rows // tile_rows), -(-c.columns // lanes)
     panels = -(-all_vectors // vectors)
-    reused = min(tiles, tiles_in_block) >= 4 and depth_block >= 16
+    by_rows = divide is Rows or isinstance(divide, Rows)  # then B is small, and each thread has few tiles
+    reused = min(tiles, tiles_in_block) >= 4 and depth_block >= 16 and not by_rows
     pack_b = c.half or not c.b_straight or (not c.b_panel and reused and all_vectors > vectors)
     conflict = c.a_by_depth and c.a_row * size % 1024 == 0  # rows of a tile fall into the same sets of the first cache
     pack_a = (
@@ -321,19 +332,19 @@ def _depth_block(c: Contraction, host: Host, once: bool, width: int) -> int:
     return min(c.depth, _up(-(-c.depth // count), quantum))
 
 
-def _divide(plan: Plan, host: Host, divide: type | None) -> Division:
+def _divide(plan: Plan, host: Host, divide: Divide) -> Division:
     """Whole matrices where there are enough; else columns, so that threads keep to their part of weights; else rows."""
     c = plan.contraction
     if c.empty:
         return Rows(0, 0, 0)
     rows, columns, batches = plan.tiles, Columns(plan.panels, plan.width), Batches(c.batch)
     for division in (rows, columns, batches):
-        if divide is type(division):
+        if divide in (division, type(division)):
             return division
     if c.window is not None and c.batch == 1 and rows.count >= host.cores:
         return rows  # each thread sets out the windows that it needs
-    within = columns if _uneven(columns.count, host.cores) <= 1.15 * _uneven(rows.count, host.cores) else rows
-    if c.batch > 1 and _uneven(c.batch, host.cores) <= 1.15 * _uneven(within.count, host.cores):
+    within = columns if _uneven(columns, host.cores) <= 1.15 * _uneven(rows, host.cores) else rows
+    if c.batch > 1 and _uneven(batches, host.cores) <= 1.15 * _uneven(within, host.cores):
         return batches
     return within
 
