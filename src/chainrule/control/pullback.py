@@ -158,10 +158,13 @@ class Step:
         """The body that also produces what is worth saving for this step."""
         body = self.body
         carries = {x.serial for x in body.symbols[self.constants : self.constants + self.carries]}
+        ends = carries | self.at_hand
 
         def saved(x: Tensor) -> bool:
             if x.serial in carries:
                 return True
+            if x.primitive is layout.slice and x.serial >= body.start:  # rather than all that it is a part of
+                return x.inputs[0].serial not in ends and saved(x.inputs[0])
             cheap = x.primitive in CHEAP or x.primitive.kind in ("layout", "source")
             forward = body.start <= x.serial < self.start and x.serial in self.varying
             return forward and not cheap and self._storable(x)

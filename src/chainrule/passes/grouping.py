@@ -15,22 +15,23 @@ Rules, applied to the nodes in the order of their depth (the contractions and re
   5  What is cheap and depends on inputs alone is computed again by every kernel that asks.
   6  A value that a later kernel reads is stored, unless a short chain of cheap nodes over stored values makes it again.
   7  Values that are joined, all made by one row kernel, are written where they are to stand: the join is done there.
+  8  Where slices of a product's columns meet each other, as the gates of an LSTM do, the product makes columns of all
+     of them at once, and what follows happens there, too.
 """
 
 from chainrule import dtypes
 from chainrule.passes.convolutions import by_places, patches
 from chainrule.passes.disjoint import join
+from chainrule.passes.gates import gate_of, gates_for
 from chainrule.passes.kernels import Kernel, Kind, Level, along_rows, few_columns, reduction_sizes, rows_of
-from chainrule.passes.views import View, in_memory, is_lookup, split, views
+from chainrule.passes.stored import CHEAP, settle
+from chainrule.passes.views import View, is_lookup, split, views
 from chainrule.passes.winograd import winograd_convolution
 from chainrule.primitives import contract
 from chainrule.primitives.layout import concat
 from chainrule.primitives.window import window_argmax, window_take
 from chainrule.program.program import Program
 
-CHEAP = {"add", "sub", "mul", "neg", "less", "less_equal", "equal", "where", "maximum", "minimum", "cast", "fma", "fms",
-         "fnma", "copy", "and", "or", "not", "abs"}  # fmt: skip
-AGAIN = 3  # nodes of a chain that is rather computed again than stored
 BEFORE = (0, 1 << 30)  # the place of what depends on inputs alone
 PRODUCTS = (contract.matmul, winograd_convolution)
 WIDE = 128  # columns of a product from which on threads may share these, so that sums down them can join it,
@@ -50,6 +51,10 @@ class Grouping:
         self.late: list[Kernel] = []
         self.home: dict[int, Kernel] = {}
         self.placed: set[tuple[int, int]] = set()
+        self.readers: dict[int, list[int]] = {}  # who computes something from a value
+        for n in filter(self.computed, range(len(self.nodes))):
+            for x in self.bases(n):
+                self.readers.setdefault(x, []).append(n)
         self.order = self._by_depth()
         self.rank = {n: k for k, n in enumerate(self.order)}
         for n in self.order:
@@ -57,7 +62,7 @@ class Grouping:
         for out in program.outputs:
             self._store(self.views[out.node].base)
         self.kernels = self.early + self.late
-        self._finish()
+        settle(self)
 
     # -- what nodes are
 
@@ -79,6 +84,10 @@ class Grouping:
     def reduces(self, n: int) -> bool:
         """Whether it puts elements along some axes together."""
         return self.nodes[n].primitive.kind == "reduce"
+
+    def multiplies(self, n: int) -> bool:
+        """Whether it is a product that opens a kernel."""
+        return self.nodes[n].primitive in PRODUCTS
 
     def joins(self, n: int) -> bool:
         """Whether it puts values side by side."""
@@ -108,6 +117,10 @@ class Grouping:
             return "full"
         if node.size == kernel.size and split(node.shape, (0,) * node.ndim, sizes) is not None:
             return "full"
+        if kernel.gates > 1:
+            gate = (*sizes[:2], kernel.width)
+            fits = node.size * kernel.gates == kernel.size and split(node.shape, (0,) * node.ndim, gate) is not None
+            return "gate" if fits else None
         if kernel.kind == "rows" and node.size == sizes[0]:
             return "row"
         if kernel.kind == "columns" and node.size == sizes[0] * sizes[2]:
@@ -121,6 +134,8 @@ class Grouping:
             sizes = (sizes[0],)
         if level == "column":
             sizes = (sizes[0], sizes[2])
+        if level == "gate":
+            sizes = (*sizes[:2], kernel.width)
         found = split(view.shape, view.strides, sizes)
         return found if found is not None and (level == "row" or len(found[-1]) <= 1) else None
 
@@ -150,7 +165,7 @@ class Grouping:
         if not self.elementwise(n) or kernel.kind == "single" or depth == 0:
             return False
         level = self.level(kernel, n)
-        if level is None or (kernel.kind == "contract" and (level != "full" or self._in_parts(kernel))):
+        if level is None or (kernel.kind == "contract" and self._in_parts(kernel)):
             return False
         if is_lookup(self.nodes, self.nodes[n]) and not self._table_at_hand(kernel, n):
             return False
@@ -183,9 +198,13 @@ class Grouping:
         if home is None and self.position(x) > kernel.place:
             return False
         of_x = self.level(kernel, x)
-        if not (
-            view.dense if of_x == level else of_x == "row" and level == "full" and along_rows(kernel, view, blocks)
-        ):
+        if of_x == level:
+            meets = view.dense
+        elif (of_x, level) == ("full", "gate"):
+            meets = gate_of(kernel, view) is not None
+        else:
+            meets = (of_x, level) == ("row", "full") and along_rows(kernel, view, blocks)
+        if not meets:
             return False
         return home is kernel or self.fits(kernel, x, depth - 1)
 
@@ -271,8 +290,15 @@ class Grouping:
                 kernel = (self.early, self.late)[place[0]][place[1]]
                 if not self.fits(kernel, n):
                     self._store_small(n)
+                    self._open_gates(kernel, n)
                 if self.fits(kernel, n):
                     self._join(kernel, n)
+
+    def _open_gates(self, kernel: Kernel, n: int) -> None:
+        """Rule 8: a product whose columns are so many gates, if `n` takes one of them."""
+        kernel.gates = gates_for(self, kernel, n)
+        if not self.fits(kernel, n):
+            kernel.gates = 1
 
     def _store_small(self, n: int) -> None:
         """Store what a node reads over and over, and what depends on inputs alone: it may fit then."""
@@ -365,7 +391,8 @@ class Grouping:
     def _adds_up(self, kernel: Kernel, n: int, sizes: tuple[int, ...]) -> bool:
         """Whether a product can be made so that a thread meets all addends of each sum down its columns."""
         stack, rows, columns = sizes
-        alike = kernel.kind == "contract" and kernel.sizes in (sizes, (1, stack * rows, columns))
+        plain = kernel.kind == "contract" and kernel.gates == 1
+        alike = plain and kernel.sizes in (sizes, (1, stack * rows, columns))
         if not alike or self.nodes[n].primitive.name != "sum" or self.nodes[n].dtype in dtypes.HALVES:
             return False
         product = next(self.nodes[x] for x in kernel.nodes if self.nodes[x].primitive in PRODUCTS)
@@ -386,82 +413,3 @@ class Grouping:
                 self._join(kernel, n)
                 return
         self._open(n, (1, 1))
-
-    # -- what is stored
-
-    def _finish(self) -> None:
-        keep = {self.views[out.node].base for out in self.program.outputs}
-        readers: dict[int, dict[int, Kernel]] = {}
-        for kernel in self.kernels:
-            members = set(kernel.nodes)
-            for n in kernel.nodes:
-                direct = kernel.kind == "single" or self.nodes[n].primitive in PRODUCTS
-                for k, x in enumerate(self.bases(n)):
-                    table = k == 0 and is_lookup(self.nodes, self.nodes[n])
-                    if self.virtual(x):
-                        continue
-                    if (
-                        self.computed(x)
-                        and (direct or table or self.virtual(n))
-                        and not (kernel.kind == "single" and x in members)
-                    ):
-                        keep.add(x)
-                    elif self.computed(x) and x not in members:
-                        readers.setdefault(x, {})[id(kernel)] = kernel
-        for x in self.order:
-            if x not in readers or x in keep:
-                continue
-            asking = list(readers[x].values())
-            if all(self._meets(k, x) and self._cheap_again(k, x, keep, AGAIN) for k in asking):
-                for kernel in asking:
-                    self._again(kernel, x, keep)
-            else:
-                keep.add(x)
-        self._drop_dead(keep)
-        for kernel in self.kernels:
-            members = set(kernel.nodes)
-            kernel.outputs = [n for n in kernel.nodes if n in keep and self.home.get(n) is kernel]
-            if kernel.kind == "contract" and all(self.reduces(n) for n in kernel.outputs):  # partial sums need memory
-                kernel.outputs.insert(0, next(n for n in kernel.nodes if self.nodes[n].primitive in PRODUCTS))
-            read = [x for n in kernel.nodes for x in self.bases(n) if x not in members and in_memory(self.nodes[x])]
-            kernel.inputs = list(dict.fromkeys(read))
-
-    def _meets(self, kernel: Kernel, x: int) -> bool:
-        """Whether a kernel reads a value only element by element, where it would compute it."""
-        read = [(n, v) for n in kernel.nodes for v in self.operands(n) if v.base == x]
-        return all(view.dense and (self.reduces(n) or self.level(kernel, n) == "full") for n, view in read)
-
-    def _cheap_again(self, kernel: Kernel, x: int, keep: set[int], depth: int) -> bool:
-        """Rule 6: a short chain of cheap nodes, element by element, that ends in stored values."""
-        if depth == 0 or self.nodes[x].primitive.name not in CHEAP or self.level(kernel, x) != "full":
-            return False
-        for view in self.operands(x):
-            b = view.base
-            if b in keep or self.nodes[b].primitive.kind == "source":
-                if self.blocks(kernel, "full", view) is None:
-                    return False
-            elif not (view.dense and self._cheap_again(kernel, b, keep, depth - 1)):
-                return False
-        return True
-
-    def _again(self, kernel: Kernel, x: int, keep: set[int]) -> None:
-        todo, members = [x], set(kernel.nodes)
-        while todo:
-            y = todo.pop()
-            if y in members:
-                continue
-            members.add(y)
-            kernel.nodes.append(y)
-            todo += [b for b in self.bases(y) if self.computed(b) and b not in keep]
-
-    def _drop_dead(self, keep: set[int]) -> None:
-        for kernel in self.kernels:
-            kernel.nodes.sort(key=self.rank.__getitem__)
-            used: set[int] = set()
-            alive = []
-            for n in reversed(kernel.nodes):
-                if n in used or (n in keep and self.home.get(n) is kernel):
-                    alive.append(n)
-                    used.update(self.bases(n))
-            kernel.nodes = alive[::-1]
-        self.kernels = [kernel for kernel in self.kernels if kernel.nodes]

@@ -9,13 +9,16 @@ from chainrule.passes.views import View
 from chainrule.program.program import Node, Program
 
 Kind = Literal["contract", "rows", "columns", "single"]
-Level = Literal["full", "row", "column", "joined"]
+Level = Literal["full", "row", "column", "joined", "gate"]
 FEW_COLUMNS = 4  # a contraction into at most so many columns is a row operation
 
 
 @dataclass(eq=False)
 class Kernel:
-    """Nodes that are computed together. `sizes`: (R, C) of rows, (stack, R, C) of columns and contractions."""
+    """Nodes that are computed together. `sizes`: (R, C) of rows, (stack, R, C) of columns and contractions.
+
+    `gates`: in so many parts of equal width the columns of a product are computed, column by column of all of them.
+    """
 
     kind: Kind
     sizes: tuple[int, ...]
@@ -23,6 +26,12 @@ class Kernel:
     nodes: list[int] = field(default_factory=list)
     outputs: list[int] = field(default_factory=list)  # the nodes whose values are stored
     inputs: list[int] = field(default_factory=list)  # the nodes whose stored values are read
+    gates: int = 1
+
+    @property
+    def width(self) -> int:
+        """The columns of a gate."""
+        return self.sizes[-1] // self.gates
 
     @property
     def size(self) -> int:

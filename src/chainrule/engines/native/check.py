@@ -12,6 +12,7 @@ from chainrule.engines.native.plan import FIRST, NativePlan, PlannedKernel
 from chainrule.engines.native.storage import DENSE
 from chainrule.errors import CompileError
 from chainrule.passes.copies import in_order, is_start, matrix
+from chainrule.passes.gates import gate_of
 from chainrule.passes.in_place import may_fail
 from chainrule.passes.kernels import Kernel, Level
 from chainrule.passes.views import View, in_memory, is_lookup
@@ -123,6 +124,8 @@ def _member_fits(plan: NativePlan, kernel: Kernel, n: int, view: View) -> bool:
         return of_x == "full" and view.dense and beside and grouping.nodes[n].shape[-1] % kernel.sizes[1] == 0
     if view.dense and (of_x == level or 1 in kernel.sizes):
         return grouping.nodes[view.base].size == _size(view)
+    if (of_x, level) == ("full", "gate"):
+        return gate_of(kernel, view) is not None
     if of_x != "row" or level != "full":
         return False
     blocks = grouping.blocks(kernel, "full", view)

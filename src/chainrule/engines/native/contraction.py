@@ -128,13 +128,13 @@ class _Block:
         elif plan.pack_a:
             self._each_tile(lo, hi, self._pack_tile)
         # Panels that are full go in a loop; those at the end which are narrower or hold padding are written apart.
-        whole = self.c.columns // plan.width
+        whole = self.c.span // plan.width
         first, end = self.d.panels
         if whole and not (isinstance(first, int) and first >= whole):
             with f.loop(first, end if isinstance(end, str) and whole == plan.panels else f.min(end, whole)) as panel:
                 self._panel(panel.counter, plan.vectors, plan.width, lo, hi)
         for number in range(whole, plan.panels):
-            valid = max(0, self.c.columns - number * plan.width)
+            valid = max(0, self.c.span - number * plan.width)
             vectors = plan.vectors if self.c.c_panel else -(-valid // plan.lanes)
             if isinstance(first, int):
                 self._panel(number, vectors, valid, lo, hi)
@@ -156,7 +156,8 @@ class _Block:
             a, a_row, a_depth = self._operand_a(row, rows)
             shape = Shape(
                 self.c.dtype, self.c.in_registers, plan.lanes, rows, vectors, valid, read_all, bool(self.c.c_panel),
-                self.depth if valid else 0, a_row, a_depth, b_depth, c_row, self.first, self.last,
+                self.depth if valid else 0, a_row, a_depth, b_depth, c_row, self.first, self.last, self.c.gates,
+                self.c.span,
             )  # fmt: skip
             _, _, c, arena, table, *_ = f.parameters
             pointers = [("ptr", pointer) for pointer in (a, b, c, arena, table)]
@@ -244,15 +245,17 @@ class _Block:
                 d.packer.clear(self.depth, d.packed_b, width, valid)
             return d.packed_b, width
         if c.b_panel:
-            stride, offset = c.b_panel, self._in_panels(column, c.b_panel, c.depth)
+            stride, offset = c.b_panel * c.gates, self._in_panels(column, c.b_panel, c.depth * c.gates)
         else:
             stride, offset = c.b_depth, column
         source = f.address(d.b, f.add(f.mul(self.k, stride), offset), d.name)
         if not self.plan.pack_b:
             return source, stride
-        if something:
-            d.packer.rows(source, stride, self.depth, d.packed_b, width, valid)
-        return d.packed_b, width
+        slot = c.gates * width
+        for gate in range(c.gates if something else 0):
+            part = f.address(source, gate * c.span, d.name), f.address(d.packed_b, gate * width, d.packed)
+            d.packer.rows(part[0], stride, self.depth, part[1], slot, valid)
+        return d.packed_b, slot
 
     def _transpose_b(self, column: Index, width: int, valid: int) -> None:
         f, c, d = self.f, self.c, self.d

@@ -196,7 +196,6 @@ class Evaluator:
             start = self.f.add(self.f.mul(start, size), number)
         self.m.store(value, pointer, self.f.add(self.f.mul(start, sizes[-1]), spot.column), spot.mask)
 
-
     def store_part(self, n: int, part: int, value: Value, spot: Spot) -> None:
         """Write a vector of one of the values that `n` puts side by side. Zeros are positive where a join is a sum."""
         node, columns = self.nodes[n], self.kernel.sizes[1]

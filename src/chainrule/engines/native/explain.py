@@ -94,7 +94,8 @@ def _form(planned: PlannedKernel) -> str:
     if tiles is None:
         return planned.form
     packed = " and ".join(name for name, packs in (("A", tiles.pack_a), ("B", tiles.pack_b)) if packs)
-    return f"tiles of {tiles.tile_rows} × {tiles.width}" + (f", {packed} packed" if packed else "")
+    gates = f"{tiles.contraction.gates} × " if tiles.contraction.gates > 1 else ""
+    return f"tiles of {tiles.tile_rows} × {gates}{tiles.width}" + (f", {packed} packed" if packed else "")
 
 
 def _shares(plan: NativePlan) -> list[str]:

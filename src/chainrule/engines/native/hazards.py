@@ -63,7 +63,9 @@ def _own(plan: "NativePlan", planned: "PlannedKernel", x: int, writes: bool) -> 
         return (share, planned.lanes, node.size) if writes or node.size > 1 else None
     if planned.form in ("single", "window", "sparse", "winograd"):
         return None
-    if planned.form == "contract" and writes and node.size != kernel.size:  # sums down the columns
+    if kernel.gates > 1 and not isinstance(share, Rows):
+        return None
+    if planned.form == "contract" and writes and node.size * kernel.gates < kernel.size:  # sums down the columns
         return None
     batch = kernel.sizes[0] if len(kernel.sizes) == 3 else 1
     cut = kernel.sizes[-1] if isinstance(share, Columns) else kernel.sizes[-2]  # equal shares may be of other extents
@@ -98,7 +100,8 @@ def _own_read(plan: "NativePlan", planned: "PlannedKernel", n: int, k: int) -> b
     if table:
         return False
     of_rows = kernel.kind == "rows" and isinstance(share, Rows) and size == kernel.sizes[0]
-    return size == kernel.size or of_rows
+    of_gates = kernel.gates > 1 and size == kernel.size // kernel.gates
+    return size == kernel.size or of_rows or of_gates
 
 
 def _row_by_row(grouping: Grouping, kernel: Kernel, view: View) -> bool:
@@ -150,7 +153,7 @@ def rows_to_copy(plan: "NativePlan", new: int) -> Rows | None:
     """The cut by which new state is copied over the old, where each thread can copy the rows that it made."""
     planned = next(planned for planned in plan.kernels if new in planned.kernel.outputs)
     share, rows = planned.share, planned.kernel.sizes[-2:-1]
-    whole = plan.grouping.nodes[new].size == planned.kernel.size
+    whole = plan.grouping.nodes[new].size in (planned.kernel.size, planned.kernel.size // planned.kernel.gates)
     if not (plan.inside and isinstance(share, Rows) and planned.form in ("rows", "contract") and whole):
         return None
     return share if rows == (share.rows,) and planned.kernel.size else None

@@ -10,7 +10,8 @@ from collections.abc import Callable
 
 from chainrule.control.loop import parts
 from chainrule.engines.native.evaluate import PARAMETERS
-from chainrule.engines.native.ir import Function, Index, Module
+from chainrule.engines.native.ir import SCALARS, Function, Index, Module
+from chainrule.engines.native.packing import Packer
 from chainrule.engines.native.plan import NativePlan, PlannedKernel
 from chainrule.engines.native.steps import barrier, calls, copy_part, finish, pointer_of
 
@@ -52,7 +53,7 @@ class _Loop:
         self.table = f.address("%scratch", inner.scratch_bytes, "i8")
 
     def write(self) -> None:
-        """Carries in, all steps, carries out."""
+        """Carries in, right operands into panels, all steps, carries out."""
         f, inputs = self.f, self.inner.program.inputs
         with f.when(f.compare("eq", "%thread", 0)):
             f.store("i64", 0, self.arena, 8)
@@ -60,7 +61,11 @@ class _Loop:
         for i, view in zip(carries, self.operands[self.constants : self.first], strict=True):
             copy_part(f, self._of(view.base, view.offset), self._state(i), self.inner.grouping.nodes[i].nbytes)
         for k in range(self.constants):
-            self._point(inputs[k], self._of(self.operands[k].base, self.operands[k].offset))
+            source = self._of(self.operands[k].base, self.operands[k].offset)
+            if inputs[k] in self.inner.held:
+                self._pack(inputs[k], source)
+            else:
+                self._point(inputs[k], source)
         barrier(f)
         with f.loop(0, self.length) as loop:
             self._step(f.sub(self.length - 1, loop.counter) if self.reverse else loop.counter)
@@ -86,6 +91,25 @@ class _Loop:
         f.call(f"{self.planned.name}.step", *given, *shared)
         if self.inner.repeat_barrier:
             barrier(f)
+
+    def _pack(self, x: int, source: str) -> None:
+        """Put a matrix into panels, each thread some of them."""
+        f, inner, storage = self.f, self.inner, self.inner.storage[x]
+        node = inner.program.nodes[x]
+        rows, columns = node.shape[::-1] if storage.turned else node.shape
+        kind, slot, span = SCALARS[node.dtype], storage.panel * storage.gates, columns // storage.gates
+        packer = Packer(f, inner.host, node.dtype, inner.host.lanes(max(4, node.dtype.itemsize)))
+        lo, hi = f.slice(-(-span // storage.panel), "%thread", "%threads")
+        with f.loop(lo, hi) as loop:
+            first = f.mul(loop.counter, storage.panel)
+            count = f.min(f.sub(span, first), storage.panel)
+            for gate in range(storage.gates):
+                to = f.address(self._state(x), f.add(f.mul(first, rows * storage.gates), gate * storage.panel), kind)
+                column = f.add(first, gate * span)
+                if storage.turned:
+                    packer.columns(f.address(source, f.mul(column, rows), kind), rows, rows, to, slot, count)
+                else:
+                    packer.rows(f.address(source, column, kind), columns, rows, to, slot, count)
 
     def _of(self, x: int, offset: int) -> str:
         return pointer_of(self.plan, self.f, x, offset)

@@ -15,11 +15,15 @@ LINE = 64
 
 
 class Touch(NamedTuple):
-    """A buffer of C's layout that an epilogue reads: C itself, in the arena, or where a pointer of the table leads."""
+    """A buffer of C's layout that an epilogue reads: C itself, in the arena, or where a pointer of the table leads.
+
+    `of_gate`: it is as wide as one gate.
+    """
 
     base: Literal["c", "arena", "table"]
     offset: int  # in bytes, of the buffer or of the pointer
     itemsize: int
+    of_gate: bool = False
 
 
 class Epilogue(Protocol):
@@ -77,10 +81,15 @@ class Shape:
     c_row: int
     first: bool
     last: bool
+    gates: int = 1
+    span: int = 0
 
 
 class Tile:
-    """What an epilogue sees of the tile that is being written."""
+    """What an epilogue sees of the tile that is being written.
+
+    Its vectors are those of the first gate, then those of the second, and so on.
+    """
 
     batch: Index
     row: Index
@@ -89,13 +98,18 @@ class Tile:
 
     def __init__(self, f: Function, m: Vectors, shape: Shape) -> None:
         self.f, self.m, self.shape = f, m, shape
-        self.rows, self.vectors = shape.rows, shape.vectors
+        self.rows, self.vectors = shape.rows, shape.vectors * shape.gates
         _, _, self.c, self.arena, self.table, self.batch, self.row, self.column, self.element = f.parameters
         self._corners: dict[tuple[str, int], str] = {}
 
     def displacement(self, r: int, j: int) -> int:
         """Where vector j of row r begins, in elements from the tile's first element."""
-        return r * self.shape.c_row + j * self.m.lanes
+        return r * self.shape.c_row + self.beside(j)
+
+    def beside(self, j: int) -> int:
+        """How many columns vector j lies right of the first one."""
+        gate, j = divmod(j, self.shape.vectors)
+        return gate * self.shape.span + j * self.m.lanes
 
     def below(self, r: int) -> int:
         """How many rows of C row r lies below the first."""
@@ -103,7 +117,7 @@ class Tile:
 
     def mask(self, j: int) -> int | None:
         """How many columns of vector j are columns of C; None: all."""
-        valid = self.shape.valid - j * self.m.lanes
+        valid = self.shape.valid - j % self.shape.vectors * self.m.lanes
         return None if valid >= self.m.lanes else max(valid, 0)
 
     def stored(self, j: int) -> int | None:
@@ -116,6 +130,14 @@ class Tile:
         if key not in self._corners:
             self._corners[key] = self.f.address(pointer, self.element, SCALARS[dtype])
         return self._corners[key]
+
+    def corner_of_gate(self, pointer: str, dtype: dtypes.DType) -> str:
+        """The same in a buffer of one gate."""
+        return self.f.address(pointer, self.element_of_gate(), SCALARS[dtype])
+
+    def element_of_gate(self) -> Index:
+        """The offset of the tile's first element in a buffer of one gate."""
+        return self.f.add(self.f.mul(self.row, self.shape.span), self.column)
 
 
 PARAMETERS = [
@@ -154,7 +176,7 @@ class _Body:
         self.tile, self.f, self.m, self.shape = tile, tile.f, tile.m, tile.shape
         shape = tile.shape
         # Vectors that hold nothing but padding are zero without work.
-        self.live = min(shape.vectors, -(-shape.valid // shape.lanes))
+        self.live = min(shape.vectors, -(-shape.valid // shape.lanes)) * shape.gates
         self.name = SCALARS[shape.operands]
         # Compiling takes time, and a large tile hides the turn of the loop behind few steps as well.
         self.turn = UNROLL if shape.rows * self.live <= 8 else UNROLL // 2
@@ -180,7 +202,7 @@ class _Body:
         a, b = self._at(looped)
         for k in range(shape.depth - looped):
             sums = self._step(a, b, k, sums)
-        padding = [zero] * (shape.vectors - self.live)
+        padding = [zero] * (self.tile.vectors - self.live)
         return [sums[r * self.live : (r + 1) * self.live] + padding for r in range(shape.rows)]
 
     def _at(self, k: Index) -> tuple[str, str]:
@@ -191,8 +213,9 @@ class _Body:
     def _step(self, a: str, b: str, k: int, sums: list[Value]) -> list[Value]:
         """One k: a vector of B times each element of the column of A."""
         m, shape, lanes = self.m, self.shape, self.m.lanes
-        mask = (lambda j: None) if shape.read_all else self.tile.mask
-        row = [m.load(b, k * shape.b_depth + j * lanes, shape.operands, mask(j)) for j in range(self.live)]
+        places = [(j * lanes, None) if shape.read_all else (self.tile.beside(j), self.tile.mask(j))
+                  for j in range(self.live)]  # fmt: skip
+        row = [m.load(b, k * shape.b_depth + at, shape.operands, mask) for at, mask in places]
         out = []
         for r in range(shape.rows):
             element = m.load_splat(a, r * shape.a_row + k * shape.a_depth, shape.operands)
@@ -227,7 +250,7 @@ class _Body:
             for number in range(together):
                 row = f.min(f.add(f.mul(loop.counter, together), number), rows - 1)
                 for touch, start in zip(touches, starts, strict=True):
-                    self._prefetch(start, f.mul(row, self.shape.c_row * touch.itemsize), touch.itemsize)
+                    self._prefetch(start, row, touch)
             lo = f.mul(loop.counter, portion)
             inner = [m.value(x, s.dtype) for x, s in zip(loop.carried, sums, strict=True)]
             inner = self._loop(lo, f.min(f.add(lo, portion), depth), inner)
@@ -241,12 +264,15 @@ class _Body:
             start = f.load("ptr", f.address(tile.table, touch.offset, "i8"), 8)
         else:
             start = f.address(tile.c if touch.base == "c" else tile.arena, touch.offset, "i8")
-        return f.address(start, f.mul(tile.element, touch.itemsize), "i8")
+        element = tile.element_of_gate() if touch.of_gate else tile.element
+        return f.address(start, f.mul(element, touch.itemsize), "i8")
 
-    def _prefetch(self, start: str, offset: Index, itemsize: int) -> None:
+    def _prefetch(self, start: str, row: Index, touch: Touch) -> None:
         f, shape = self.f, self.shape
         width = min(shape.valid, shape.vectors * shape.lanes) if not shape.padded else shape.vectors * shape.lanes
-        row = f.address(start, offset, "i8")
-        for byte in range(0, width * itemsize, LINE):
-            arguments = (("ptr", f.address(row, byte, "i8")), ("i32", 1), ("i32", 3), ("i32", 1))
-            f.effect("llvm.prefetch.p0", *arguments)
+        at = f.address(start, f.mul(row, (shape.span if touch.of_gate else shape.c_row) * touch.itemsize), "i8")
+        for gate in range(1 if touch.of_gate else shape.gates):
+            first = gate * shape.span * touch.itemsize
+            for byte in range(first, first + width * touch.itemsize, LINE):
+                arguments = (("ptr", f.address(at, byte, "i8")), ("i32", 1), ("i32", 3), ("i32", 1))
+                f.effect("llvm.prefetch.p0", *arguments)

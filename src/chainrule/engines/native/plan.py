@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 from mmap import PAGESIZE
 
 from chainrule.control import LOOPS
@@ -29,6 +28,7 @@ STOP = 64  # the arena begins with (code, value, node, step) of an error; then a
 WATCH = 72
 FIRST = 128
 FEWEST_ROWS = 8  # that each thread is to have of a product in a loop
+PACKED = 8  # steps of a loop from which on it pays to put the right operands of its products into panels
 
 
 Chooser = Callable[..., TilePlan]  # (contraction, host, once, divide) -> how to compute it
@@ -116,11 +116,20 @@ def make_plan(
     guarded: bool = False,
     name: str = "k",
     inside: bool = False,
+    packed: tuple[int, ...] = (),
 ) -> NativePlan:
-    """Plan a Program. `held`: the input nodes that stay in the arena. `guarded`, `inside`: see NativePlan."""
+    """Plan a Program. `held`: the input nodes that stay in the arena. `guarded`, `inside`: see NativePlan.
+
+    `packed`: the inputs of a loop's body that may be put into panels before the first step.
+    """
     grouping = Grouping(program)
     order = schedule(grouping)
-    found = storages(grouping, order, set() if inside else set(held), partial(choose, host=host))
+
+    def tiles(contraction: Contraction) -> TilePlan:
+        return choose(contraction, host, False, Rows if inside and _enough_rows(contraction, host) else None)
+
+    found = storages(grouping, order, set(packed) if inside else set(held), tiles)
+    held = (*held, *[x for x in packed if x in found])
     plan = NativePlan(program, grouping, order, host, held, found, choose, guarded=guarded, inside=inside)
     for i, kernel in enumerate(order.kernels):
         plan.kernels.append(_planned(plan, kernel, f"{name}{i}"))
@@ -172,7 +181,8 @@ def _planned_loop(plan: NativePlan, kernel: Kernel, name: str) -> PlannedKernel:
     a = plan.grouping.nodes[kernel.nodes[0]].attributes
     body: Program = a["body"]
     carries = body.inputs[a["constants"] : a["constants"] + a["carries"]]
-    inner = make_plan(body, tuple(carries), plan.host, plan.choose, name=f"{name}.k", inside=True)
+    constants = tuple(body.inputs[: a["constants"]]) if a["length"] >= PACKED else ()
+    inner = make_plan(body, tuple(carries), plan.host, plan.choose, name=f"{name}.k", inside=True, packed=constants)
     table = 8 * (len(inner.passed) + len(inner.results))
     return PlannedKernel(kernel, name, 1, "loop", Together(), scratch_bytes=inner.scratch_bytes + table, loop=inner)
 
@@ -203,9 +213,9 @@ def _planned_contraction(plan: NativePlan, kernel: Kernel, name: str) -> Planned
     node = grouping.nodes[n]
     full = [x for x in kernel.outputs if grouping.nodes[x].size == kernel.size]
     fitting = [x for x in full if grouping.nodes[x].dtype == node.dtype]
-    result = (fitting or full)[0]
+    result = (fitting or full or kernel.outputs)[0]
     storage = plan.storage.get(result, DENSE)
-    contraction = contraction_of(grouping, n, plan.storage, storage)
+    contraction = contraction_of(grouping, n, plan.storage, storage, kernel.gates)
     once = not fitting or any(x in plan.schedule.in_place for x in kernel.outputs)
     divide = _by_rows(plan, contraction)
     if any(grouping.reduces(x) for x in kernel.nodes):  # a sum belongs to one thread
@@ -230,10 +240,14 @@ def _by_rows(plan: NativePlan, c: Contraction) -> Divide:
 
     That is, where each of them has enough rows, and room for the whole right operand in its cache.
     """
-    small = c.depth * c.columns * c.in_registers.itemsize <= plan.host.l2_bytes // 2
-    if not plan.inside or not small or c.batch > 1 or c.window or c.rows < FEWEST_ROWS * plan.host.cores:
+    if not plan.inside or not _enough_rows(c, plan.host):
         return None
     return _cut_of_products(plan).get(c.rows, Rows)
+
+
+def _enough_rows(c: Contraction, host: Host) -> bool:
+    small = c.depth * c.columns * c.in_registers.itemsize <= host.l2_bytes // 2
+    return small and c.batch == 1 and c.window is None and c.rows >= FEWEST_ROWS * host.cores
 
 
 def _cut_of_products(plan: NativePlan) -> dict[int, Rows]:

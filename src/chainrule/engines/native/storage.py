@@ -20,10 +20,14 @@ from chainrule.primitives import contract
 
 @dataclass(frozen=True)
 class Storage:
-    """A matrix in panels of `panel` columns, zero-padded, of its transpose where it is `turned`; panel 0: dense."""
+    """A matrix in panels of `panel` columns, zero-padded, of its transpose where it is `turned`; panel 0: dense.
+
+    With `gates`, a panel has so many columns of each gate: in each row those of the first, then those of the second.
+    """
 
     panel: int = 0
     turned: bool = False
+    gates: int = 1
 
     def elements(self, shape: tuple[int, ...]) -> int:
         """How many elements the memory holds."""
@@ -33,7 +37,7 @@ class Storage:
         if not self.panel:
             return size
         rows, columns = shape[::-1] if self.turned else shape
-        return -(-columns // self.panel) * self.panel * rows
+        return -(-(columns // self.gates) // self.panel) * self.panel * self.gates * rows
 
 
 DENSE = Storage()
@@ -167,15 +171,16 @@ def _wanted(grouping: Grouping, kernel: Kernel, n: int, choose: Callable[[Contra
     b = grouping.views[grouping.nodes[n].inputs[1]]
     base, node = grouping.nodes[b.base], grouping.nodes[n]
     strides = matrix(b)
-    if node.ndim != 2 or base.ndim != 2 or base.size != b.shape[0] * b.shape[1] or b.offset or strides is None:
+    if strides is None or node.ndim != 2 or base.ndim != 2 or base.size != b.shape[0] * b.shape[1] or b.offset:
         return None
     if few_columns(grouping.program, grouping.views, n) or 1 in base.shape:
         return None
     turned = strides[1] == 1 and b.shape[0] > 1
     if not turned and strides[2] != 1:
         return None
-    contraction = contraction_of(grouping, n, {})
-    return Storage(choose(contraction).width, turned)
+    contraction = contraction_of(grouping, n, {}, gates=kernel.gates)
+    width = choose(contraction).width
+    return None if kernel.gates > 1 and contraction.span % width else Storage(width, turned, kernel.gates)
 
 
 def window_of(grouping: Grouping, a: View) -> Window | None:
@@ -189,7 +194,9 @@ def window_of(grouping: Grouping, a: View) -> Window | None:
     return Window(batch, tuple(space), groups, channels, **node.attributes, turned=turned, parts=parts)
 
 
-def contraction_of(grouping: Grouping, n: int, found: dict[int, Storage], result: Storage = DENSE) -> Contraction:
+def contraction_of(
+    grouping: Grouping, n: int, found: dict[int, Storage], result: Storage = DENSE, gates: int = 1
+) -> Contraction:
     """The product `n`, or the transposed one where its result lies in panels of its transpose.
 
     `found` tells which operands lie in panels.
@@ -220,5 +227,5 @@ def contraction_of(grouping: Grouping, n: int, found: dict[int, Storage], result
         rows, columns, depth, batch=stack, dtype=node.dtype, window=window,
         a_batch=left[0], a_row=left[1], a_depth=left[2],
         b_batch=right[0], b_depth=straight[0], b_column=straight[1], b_panel=panel.panel,
-        c_batch=rows * columns, c_row=columns, c_panel=result.panel,
+        c_batch=rows * columns, c_row=columns, c_panel=result.panel, gates=gates,
     )  # fmt: skip

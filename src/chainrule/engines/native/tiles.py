@@ -64,6 +64,9 @@ class Contraction:
     B[k, j] is at (k // b_panel · columns + j) · b_panel + k % b_panel. `c_panel`: C is written in panels likewise,
     C[i, j] at (j // c_panel · rows + i) · c_panel + j % c_panel, padding included. Panels are whole vectors wide.
 
+    `gates`: the columns are so many parts of equal width, and a tile has the same columns of all of them. Panels of B are
+    as wide as the tile then, and in each of their rows columns of the first gate are followed by those of the second.
+
     `window`: A is the matrix of windows over an image, or its transpose, set out when it is needed.
     """
 
@@ -83,6 +86,7 @@ class Contraction:
     c_panel: int = 0
     dtype: dtypes.DType = dtypes.float32
     window: Window | None = None
+    gates: int = 1
 
     def __post_init__(self) -> None:
         if min(self.rows, self.columns, self.depth, self.batch) < 0:
@@ -108,6 +112,11 @@ class Contraction:
     def b_straight(self) -> bool:
         """Whether vectors of columns can be loaded from B as it lies; else it is transposed while it is packed."""
         return self.b_column == 1 or (self.columns <= 1 and not self.b_panel)
+
+    @property
+    def span(self) -> int:
+        """The columns of a gate: of all columns, where there are no gates."""
+        return self.columns // self.gates
 
     @property
     def by_places(self) -> bool:
@@ -148,7 +157,8 @@ def stacked(c: Contraction, count: int) -> Contraction:
 
 @dataclass(frozen=True)
 class Plan:
-    """How a contraction is computed. A tile: `tile_rows` rows (or one less) of `vectors` vectors of `lanes` columns."""
+    """How a contraction is computed. A tile: `tile_rows` rows (or one less) of `vectors` vectors of `lanes` columns, of
+    each gate."""
 
     contraction: Contraction
     lanes: int
@@ -162,7 +172,7 @@ class Plan:
 
     @property
     def width(self) -> int:
-        """Columns of a tile."""
+        """Columns of a tile, of each gate."""
         return self.vectors * self.lanes
 
     @property
@@ -176,7 +186,7 @@ class Plan:
     def panels(self) -> int:
         """Panels of columns. Those of a C in panels include all padding."""
         c = self.contraction
-        columns = _up(c.columns, c.c_panel) if c.c_panel else c.columns
+        columns = _up(c.columns, c.c_panel) if c.c_panel else c.span
         return -(-columns // self.width)
 
     @property
@@ -190,7 +200,7 @@ class Plan:
     def scratch_b(self) -> int:
         """Bytes for a packed panel of B; a block of A follows."""
         size = self.contraction.in_registers.itemsize
-        return _up(max(self.blocks[1:]) * self.width * size, 64) if self.pack_b else 0
+        return _up(max(self.blocks[1:]) * self.width * self.contraction.gates * size, 64) if self.pack_b else 0
 
     @property
     def scratch_bytes(self) -> int:
@@ -234,13 +244,13 @@ def _packed_otherwise(plan: Plan) -> Iterator[Plan]:
 def cost(plan: Plan, host: Host) -> float:
     """An estimate of cycles: inner loop, calls, packing, uneven threads; and each micro-kernel has to be compiled."""
     c, tiles = plan.contraction, plan.tiles
-    vectors = -(-c.columns // plan.lanes)
+    vectors = -(-c.span // plan.lanes)
     full, rest = divmod(vectors, plan.vectors)
     height = c.rows / max(tiles.count, 1)
     step = full * _step(plan, host, height, plan.vectors) + (_step(plan, host, height, rest) if rest else 0)
-    calls = plan.blocks[0] * tiles.count * ((full + (rest > 0)) * 25 + vectors * height)
+    calls = plan.blocks[0] * tiles.count * ((full + (rest > 0)) * 25 + vectors * c.gates * height)
     repeats = -(-tiles.count // plan.tiles_in_block)
-    packing = plan.pack_b * repeats * c.depth * vectors * (1 if c.b_straight else 5) + (
+    packing = plan.pack_b * repeats * c.depth * vectors * c.gates * (1 if c.b_straight else 5) + (
         plan.pack_a * c.depth * c.rows / plan.lanes * (2 if c.a_by_row else 5)
     )
     kernels = (1 + (tiles.larger > 0)) * (1 + (rest > 0 and full > 0)) * min(plan.blocks[0], 3)
@@ -256,7 +266,7 @@ def _step(plan: Plan, host: Host, rows: float, vectors: int) -> float:
 
     Timings show that large and small tiles do equally well as long as none of these limits is hit.
     """
-    size = plan.contraction.in_registers.itemsize
+    size, vectors = plan.contraction.in_registers.itemsize, vectors * plan.contraction.gates
     beyond = plan.tiles.count > 1 and plan.depth_block * vectors * plan.lanes * size > host.l1_bytes * 3 // 4
     rate = 24 if isinstance(plan.division, Rows) else 40  # bytes a cycle
     stream = vectors * plan.lanes * size / rate * beyond
@@ -278,9 +288,10 @@ def _tiles(c: Contraction, host: Host, divide: Divide) -> Iterator[tuple[int, in
     panel = gcd(c.b_panel if c.b_column == 1 else 0, c.c_panel)
     if panel % lanes:
         raise ValueError(f"panels of {panel} columns are no whole vectors of {lanes}")
-    most = min(MAX_VECTORS, max(1, -(-c.columns // lanes)))
-    for vectors in [n for n in range(1, MAX_VECTORS + 1) if panel // lanes % n == 0] if panel else range(1, most + 1):
-        rows = min((host.registers - vectors - 1) // vectors, MAX_ROWS)
+    most = min(MAX_VECTORS // c.gates, max(1, -(-c.span // lanes)))
+    inside = [panel // lanes] if c.gates > 1 else [n for n in range(1, MAX_VECTORS + 1) if panel // lanes % n == 0]
+    for vectors in inside if panel else range(1, most + 1):
+        rows = min((host.registers - vectors * c.gates - 1) // (vectors * c.gates), MAX_ROWS)
         if rows < 1:
             continue
         fewest = max(1, -(-c.rows // rows))
@@ -300,7 +311,7 @@ def _plan(c: Contraction, host: Host, once: bool, divide: Divide, tile_rows: int
     if c.window is not None:
         rows_in_block = c.rows if c.by_places else host.l2_bytes // 4 // size // c.window.row
     tiles_in_block = max(1, -(-rows_in_block // tile_rows) if c.by_places else rows_in_block // tile_rows)
-    tiles, all_vectors = -(-c.rows // tile_rows), -(-c.columns // lanes)
+    tiles, all_vectors = -(-c.rows // tile_rows), -(-c.span // lanes)
     panels = -(-all_vectors // vectors)
     by_rows = divide is Rows or isinstance(divide, Rows)  # then B is small, and each thread has few tiles
     reused = min(tiles, tiles_in_block) >= 4 and depth_block >= 16 and not by_rows

@@ -259,6 +259,10 @@ class _Places(Tile):
         """From the first place to another."""
         return self.below(r) * self.channels
 
+    def beside(self, j: int) -> int:
+        """There is one vector."""
+        return 0
+
     def below(self, r: int) -> int:
         """Places from the first one to another."""
         return r // self.across * self.width + r % self.across
