@@ -105,7 +105,12 @@ def panels(batch: int, rows: int, columns: int, stride: int, width: int) -> Plac
 
 def places(c: Contraction) -> tuple[Places, Places, Places]:
     a = plain(c.batch, c.rows, c.depth, (c.a_batch, c.a_row, c.a_depth))
-    if not c.b_panel:
+    if c.b_panel and c.gates > 1:
+        gate, j = np.divmod(np.arange(c.columns), c.span)
+        k = np.arange(c.depth)[:, None]
+        one = (j // c.b_panel * c.depth + k) * c.b_panel * c.gates + gate * c.b_panel + j % c.b_panel
+        b = Places(np.arange(c.batch)[:, None, None] * c.b_batch + one, c.depth * c.columns, np.empty(0, int))
+    elif not c.b_panel:
         b = plain(c.batch, c.depth, c.columns, (c.b_batch, c.b_depth, c.b_column))
     elif c.b_column == 1:
         b = panels(c.batch, c.depth, c.columns, c.b_batch, c.b_panel)
@@ -213,9 +218,14 @@ def contractions(draw: st.DrawFn, host: Host) -> Contraction:
     if b_panel:
         b_depth, b_column = (1, width) if kind == "turned" else (width, 1)
     c_panel = (width if kind == "both" else lanes * draw(st.integers(1, 3))) if kind in ("c", "both") else 0
+    gates = draw(st.sampled_from([1, 2, 3, 4])) if kind == "plain" and n and dtype not in dtypes.HALVES else 1
+    if gates > 1:
+        n, b_depth, b_column = n * gates, n * gates + gap, 1
     once = Contraction(
-        m, n, k, a_row, b_depth, c_panel or n + gap, a_depth, b_column, 1, 0, 0, 0, b_panel, c_panel, dtype
+        m, n, k, a_row, b_depth, c_panel or n + gap, a_depth, b_column, 1, 0, 0, 0, b_panel, c_panel, dtype, gates=gates
     )
+    if gates > 1 and once.span % choose(once, host).width == 0 and draw(st.booleans()):
+        once = replace(once, b_panel=choose(once, host).width)
     a, b, c = (p.size + gap for p in places(once))
     repeat_a, repeat_b = draw(st.booleans()), draw(st.booleans())
     return replace(once, batch=batch, a_batch=0 if repeat_a else a, b_batch=0 if repeat_b else b, c_batch=c)

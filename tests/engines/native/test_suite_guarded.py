@@ -13,7 +13,10 @@ import chainrule as cr
 from chainrule.core.tensor import tensor
 
 ROOT = Path(__file__).parents[3]
-FILES = ("primitives", "functions", "training", "random", "windows", "sparse", "winograd", "sums", "loops", "layers")
+FILES = (
+    "primitives", "functions", "training", "random", "windows", "sparse", "winograd", "sums", "gates", "loops",
+    "layers",
+)  # fmt: skip
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs mprotect")
 

@@ -122,10 +122,10 @@ def _member_fits(plan: NativePlan, kernel: Kernel, n: int, view: View) -> bool:
     if grouping.joins(n):
         beside = _size(view) == kernel.size and view.shape[-1] == kernel.sizes[1]
         return of_x == "full" and view.dense and beside and grouping.nodes[n].shape[-1] % kernel.sizes[1] == 0
-    if view.dense and (of_x == level or 1 in kernel.sizes):
-        return grouping.nodes[view.base].size == _size(view)
     if (of_x, level) == ("full", "gate"):
         return gate_of(kernel, view) is not None
+    if view.dense and (of_x == level or 1 in kernel.sizes):
+        return grouping.nodes[view.base].size == _size(view)
     if of_x != "row" or level != "full":
         return False
     blocks = grouping.blocks(kernel, "full", view)

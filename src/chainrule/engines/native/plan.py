@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from mmap import PAGESIZE
 
+from chainrule import dtypes
 from chainrule.control import LOOPS
 from chainrule.engines.native import narrow, sorting, sparse, windows, winograd
 from chainrule.engines.native.columns import group_of
@@ -28,6 +29,7 @@ STOP = 64  # the arena begins with (code, value, node, step) of an error; then a
 WATCH = 72
 FIRST = 128
 FEWEST_ROWS = 8  # that each thread is to have of a product in a loop
+PLAIN = (dtypes.float32, dtypes.float64)
 PACKED = 8  # steps of a loop from which on it pays to put the right operands of its products into panels
 
 
@@ -181,8 +183,8 @@ def _planned_loop(plan: NativePlan, kernel: Kernel, name: str) -> PlannedKernel:
     a = plan.grouping.nodes[kernel.nodes[0]].attributes
     body: Program = a["body"]
     carries = body.inputs[a["constants"] : a["constants"] + a["carries"]]
-    constants = tuple(body.inputs[: a["constants"]]) if a["length"] >= PACKED else ()
-    inner = make_plan(body, tuple(carries), plan.host, plan.choose, name=f"{name}.k", inside=True, packed=constants)
+    constants = [x for x in body.inputs[: a["constants"]] if a["length"] >= PACKED and body.nodes[x].dtype in PLAIN]
+    inner = make_plan(body, tuple(carries), plan.host, plan.choose, False, f"{name}.k", True, tuple(constants))
     table = 8 * (len(inner.passed) + len(inner.results))
     return PlannedKernel(kernel, name, 1, "loop", Together(), scratch_bytes=inner.scratch_bytes + table, loop=inner)
 

@@ -17,6 +17,8 @@ from chainrule.engines.native.host import Host
 
 UNROLL = 4
 """The most steps of k in one turn of the inner loop."""
+FAR = 16
+"""Cycles until a line of A is there that comes from behind the second cache, in strides that nobody foresees."""
 Divide = type | Rows | None
 MAX_ROWS = 24
 MAX_VECTORS = 8
@@ -64,8 +66,8 @@ class Contraction:
     B[k, j] is at (k // b_panel · columns + j) · b_panel + k % b_panel. `c_panel`: C is written in panels likewise,
     C[i, j] at (j // c_panel · rows + i) · c_panel + j % c_panel, padding included. Panels are whole vectors wide.
 
-    `gates`: the columns are so many parts of equal width, and a tile has the same columns of all of them. Panels of B are
-    as wide as the tile then, and in each of their rows columns of the first gate are followed by those of the second.
+    `gates`: the columns are so many parts of equal width, and a tile has the same columns of all of them. Panels of B
+    are as wide as the tile then, and in each of their rows columns of one gate are followed by those of the next.
 
     `window`: A is the matrix of windows over an image, or its transpose, set out when it is needed.
     """
@@ -95,6 +97,10 @@ class Contraction:
             raise ValueError(f"A has no stride of 1: a_row={self.a_row}, a_depth={self.a_depth}")
         if not (self.b_straight or self.b_depth == 1 or self.depth <= 1):
             raise ValueError(f"B has no stride of 1: b_depth={self.b_depth}, b_column={self.b_column}")
+        if self.gates > 1 and (self.columns % self.gates or self.c_panel or self.half or not self.b_straight):
+            raise ValueError(f"no columns that could be {self.gates} gates: {self}")
+        if self.b_panel and self.gates > 1 and self.span % self.b_panel:
+            raise ValueError(f"the {self.span} columns of a gate are no whole panels: {self}")
         if self.dtype == dtypes.bool_:
             raise ValueError("a contraction of truth values: convert them first")
 
@@ -270,7 +276,15 @@ def _step(plan: Plan, host: Host, rows: float, vectors: int) -> float:
     beyond = plan.tiles.count > 1 and plan.depth_block * vectors * plan.lanes * size > host.l1_bytes * 3 // 4
     rate = 24 if isinstance(plan.division, Rows) else 40  # bytes a cycle
     stream = vectors * plan.lanes * size / rate * beyond
-    return max(rows * vectors / 2, rows / 2 + vectors, 4, stream) + 0.2
+    far = FAR * (_far(plan.contraction, host) and not plan.pack_a)
+    return max(rows * vectors / 2, rows / 2 + vectors, 4, stream, far) + 0.2
+
+
+def _far(c: Contraction, host: Host) -> bool:
+    """Whether a column of A is a part of a line, each of them far from the next one, and all too many for the cache."""
+    size = c.in_registers.itemsize
+    strided = c.window is None and not c.a_by_depth and c.a_depth * size >= 1024
+    return strided and c.rows * c.depth * size > host.l2_bytes
 
 
 def _uneven(division: Division, threads: int) -> float:
@@ -354,7 +368,8 @@ def _divide(plan: Plan, host: Host, divide: Divide) -> Division:
             return division
     if c.window is not None and c.batch == 1 and rows.count >= host.cores:
         return rows  # each thread sets out the windows that it needs
-    within = columns if _uneven(columns, host.cores) <= 1.15 * _uneven(rows, host.cores) else rows
+    by_columns = not _far(c, host) and _uneven(columns, host.cores) <= 1.15 * _uneven(rows, host.cores)
+    within = columns if by_columns else rows
     if c.batch > 1 and _uneven(batches, host.cores) <= 1.15 * _uneven(within, host.cores):
         return batches
     return within

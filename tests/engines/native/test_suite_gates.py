@@ -1,0 +1,157 @@
+"""Products whose column slices meet each other: computed together, in registers, with the results of the reference."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.engines.native.suite import native, on_threads
+
+import chainrule as cr
+from chainrule import losses, nn
+from chainrule.core.tensor import wrap
+from chainrule.engines.native.plan import PACKED
+
+
+def real(*shape, dtype=np.float32, seed=0):
+    return wrap(np.random.default_rng([seed, *shape]).uniform(-1, 1, shape).astype(dtype))
+
+
+def plans(compiled):
+    """The plan, and those of its loops."""
+    *_, plan = compiled.engine.compiled[0]
+    return [plan, *[k.loop for k in plan.kernels if k.loop is not None]]
+
+
+def gates(compiled):
+    return [k.kernel.gates for plan in plans(compiled) for k in plan.kernels if k.kernel.gates > 1]
+
+
+def compare(f, *xs, rtol=2e-5, expected=None):
+    """Against the reference, on many numbers of threads; `expected`: the gates of the products that have such."""
+    compiled = native(f, 2)
+    found = compiled(*xs)
+    for a, b in zip(found, f(*xs), strict=True):
+        b = np.asarray(b)
+        np.testing.assert_allclose(np.asarray(a), b, rtol=rtol, atol=rtol * max(1.0, np.abs(b).max(initial=0)))
+    if expected is not None:
+        assert gates(compiled) == expected
+    for threads in (1, 3, 7):
+        for a, b in zip(found, on_threads(compiled, threads)(*xs), strict=True):
+            np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
+    return compiled
+
+
+def parts(product, count):
+    width = product.shape[1] // count
+    return [product[:, k * width : (k + 1) * width] for k in range(count)]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.integers(1, 40), st.sampled_from([8, 9, 15, 16, 17, 32, 33, 70]), st.integers(2, 4), st.integers(2, 20),
+    st.sampled_from([np.float32, np.float64]),
+)  # fmt: skip
+def test_gates_of_any_size(rows, width, count, depth, dtype):
+    def f(x, w, bias, column, row):
+        pieces = parts(x @ w + bias, count)
+        out = cr.sigmoid(pieces[0]) * column + row
+        for piece in pieces[1:]:
+            out = cr.tanh(out + piece) * pieces[0]
+        return out, out * 2.0
+
+    shapes = ((rows, depth), (depth, count * width), (count * width,), (rows, 1), (width,))
+    compare(f, *(real(*shape, dtype=dtype) for shape in shapes), expected=[count])
+
+
+def test_a_product_that_is_read_as_a_whole_has_no_gates():
+    def f(x, w):
+        product = x @ w
+        a, b = parts(product, 2)
+        return a * cr.sigmoid(b), cr.sum(product, axis=1)
+
+    compare(f, real(9, 5), real(5, 32), expected=[])
+
+
+def test_a_product_that_comes_out_beside_is_stored_too():
+    def f(x, w):
+        product = x @ w
+        a, b = parts(product, 2)
+        return a * cr.sigmoid(b), product
+
+    compare(f, real(9, 5), real(5, 34), expected=[2])
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [(slice(0, 16), slice(8, 24)), (slice(0, 32, 2), slice(1, 32, 2)), (slice(0, 12), slice(12, 24))],
+)
+def test_what_overlaps_or_lies_between_is_no_gate(first, second):
+    def f(x, w):
+        product = x @ w
+        return (product[:, first] * cr.tanh(product[:, second]),)
+
+    compare(f, real(9, 5), real(5, 32), expected=[])
+
+
+def test_a_gate_that_meets_what_a_later_kernel_makes():
+    def f(x, w):
+        a, b = parts(x @ w, 2)
+        total = cr.sum(a, axis=1, keepdims=True)
+        return cr.sigmoid(b) * a, b / (total * total + 1.0)
+
+    compare(f, real(9, 5), real(5, 64))
+
+
+def test_a_gate_upside_down():
+    def f(x, w):
+        a, b, c = parts(x @ w, 3)
+        return (c * cr.sigmoid(a) + b * cr.flip(a, (0,)),)
+
+    compare(f, real(9, 5), real(5, 48))
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.int64])
+def test_other_dtypes_do_without(dtype):
+    def f(x, w):
+        a, b = parts(x @ w, 2)
+        return (a * b,)
+
+    xs = [(np.asarray(real(*shape)) * 4).astype(dtype) for shape in ((9, 5), (5, 32))]
+    compare(f, *map(wrap, xs), rtol=2e-3, expected=[])
+
+
+@pytest.mark.parametrize("length", [1, PACKED - 1, PACKED, 13])
+@pytest.mark.parametrize("width", [8, 16, 19, 32, 40])
+@pytest.mark.parametrize(("layer", "count"), [(nn.LSTM, 4), (nn.GRU, 3)])
+def test_recurrent_layers(layer, count, width, length):
+    module = layer(5, width)
+    x, target = real(length, 37, 5), real(length, 37, width)
+
+    def f(module, x, target):
+        loss, grads = cr.value_and_grad(lambda m: losses.mse(m(x)[0], target))(module)
+        return loss, *grads.values()
+
+    compiled = compare(f, module, x, target, expected=[count])
+    packed = [bool(plan.storage) for plan in plans(compiled)[1:]]
+    assert any(packed) == (length >= PACKED)
+
+
+def test_the_gates_of_an_lstm_are_stored_but_not_its_product():
+    module = nn.LSTM(5, 32)
+    compiled = native(lambda module, x: module(x)[0], 2)
+    compiled(module, real(9, 33, 5))
+    loop = plans(compiled)[1]
+    (kernel,) = [k.kernel for k in loop.kernels if k.kernel.gates == 4]
+    names = [loop.program.nodes[n].primitive.name for n in kernel.nodes]
+    assert names.count("sigmoid") == 3 and names.count("tanh") == 2
+    assert all(loop.program.nodes[n].shape == (33, 32) for n in kernel.outputs)
+    assert " × 4 × " in compiled.explain_plan()
+
+
+def test_a_constant_of_a_loop_that_is_also_read_in_another_way_stays_as_it_is():
+    def f(h, x, w):
+        last, ys = cr.scan(lambda h, x: ((y := cr.tanh(h @ w + h * w * x)), y), h, x)
+        return last, ys
+
+    compiled = compare(f, real(16, 16), real(11, 16, 16), real(16, 16))
+    assert not any(plan.storage for plan in plans(compiled)[1:])
