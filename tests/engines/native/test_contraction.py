@@ -109,7 +109,8 @@ def places(c: Contraction) -> tuple[Places, Places, Places]:
         gate, j = np.divmod(np.arange(c.columns), c.span)
         k = np.arange(c.depth)[:, None]
         one = (j // c.b_panel * c.depth + k) * c.b_panel * c.gates + gate * c.b_panel + j % c.b_panel
-        b = Places(np.arange(c.batch)[:, None, None] * c.b_batch + one, c.depth * c.columns, np.empty(0, int))
+        where = np.arange(c.batch)[:, None, None] * c.b_batch + one
+        b = Places(where, int(where.max(initial=-1)) + 1, np.empty(0, int))
     elif not c.b_panel:
         b = plain(c.batch, c.depth, c.columns, (c.b_batch, c.b_depth, c.b_column))
     elif c.b_column == 1:
