@@ -6,7 +6,7 @@ dense row-major memory of `base`. The same algebra serves `iota`, read as a memo
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from chainrule.core.primitive import Shape
 from chainrule.primitives import index, layout
@@ -111,6 +111,23 @@ def reshaped(shape: Shape, strides: tuple[int, ...], new: Shape) -> tuple[int, .
         left //= n
         step *= n
     return tuple(reversed(result))
+
+
+def with_pitch(view: View, columns: int, pitch: int) -> View | None:
+    """A view of a matrix of so many columns, where its rows are so far apart; None where no strides tell.
+
+    >>> with_pitch(View(0, (5, 3), (1, 10), 20), 10, 16)  # columns 0 … 4 of rows 2 … 4, transposed
+    View(base=0, shape=(5, 3), strides=(1, 16), offset=32)
+    """
+    row, first = divmod(view.offset, columns)
+    strides, reach = [], first
+    for n, stride in zip(view.shape, view.strides, strict=True):
+        down, along = divmod(stride, columns)
+        if n > 1 and (stride < 0 or (down and along)):
+            return None
+        reach += (n - 1) * along if n > 1 else 0
+        strides.append(down * pitch + along)
+    return replace(view, strides=tuple(strides), offset=row * pitch + first) if reach < columns else None
 
 
 def layout_view(node: Node, x: View) -> View | None:

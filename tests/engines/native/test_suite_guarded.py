@@ -14,8 +14,8 @@ from chainrule.core.tensor import tensor
 
 ROOT = Path(__file__).parents[3]
 FILES = (
-    "primitives", "functions", "training", "random", "windows", "sparse", "winograd", "sums", "gates", "loops",
-    "layers",
+    "primitives", "functions", "training", "random", "windows", "sparse", "winograd", "sums", "gates", "pitches",
+    "loops", "layers",
 )  # fmt: skip
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs mprotect")

@@ -9,13 +9,13 @@ from collections.abc import Iterator
 
 from chainrule.engines.native.division import Batches, Columns, Parts
 from chainrule.engines.native.plan import FIRST, NativePlan, PlannedKernel
-from chainrule.engines.native.storage import DENSE
+from chainrule.engines.native.storage import DENSE, full_members
 from chainrule.errors import CompileError
 from chainrule.passes.copies import in_order, is_start, matrix
 from chainrule.passes.gates import gate_of
 from chainrule.passes.in_place import may_fail
 from chainrule.passes.kernels import Kernel, Level
-from chainrule.passes.views import View, in_memory, is_lookup
+from chainrule.passes.views import View, in_memory, is_lookup, with_pitch
 from chainrule.passes.winograd import winograd_convolution
 from chainrule.primitives import contract
 
@@ -35,6 +35,7 @@ def _problems(plan: NativePlan) -> Iterator[str]:
     for planned in plan.kernels:
         yield from _operands(plan, planned)
         yield from _panels(plan, planned)
+        yield from _padded(plan, planned)
         yield from _sums(plan, planned)
         if planned.loop is not None:
             yield from _problems(planned.loop)
@@ -157,6 +158,25 @@ def _panels(plan: NativePlan, planned: PlannedKernel) -> Iterator[str]:
         yield f"{planned.name} meets values in panels beside others"
     if not set(touched) <= right | met:
         yield f"{planned.name} reads panels in another way than it can"
+
+
+def _padded(plan: NativePlan, planned: PlannedKernel) -> Iterator[str]:
+    """Padded rows are written where all values lie alike, and read there or by strides that can be told."""
+    grouping, kernel = plan.grouping, planned.kernel
+    for x in [*kernel.inputs, *kernel.outputs]:
+        storage = plan.storage.get(x, DENSE)
+        if not storage.pitch:
+            continue
+        alike = {plan.storage.get(y, DENSE) for y in full_members(grouping, kernel)}
+        rows = planned.form == "rows" and kernel.sizes == grouping.nodes[x].shape
+        if planned.form not in ("flat", "contract") and x in kernel.outputs and not rows:
+            yield f"{planned.name} ({planned.form}) writes padded rows of %{x}"
+        if planned.form in ("flat", "contract") and x in full_members(grouping, kernel) and len(alike) > 1:
+            yield f"{planned.name} meets padded rows of %{x} beside others"
+        views = [v for n in kernel.nodes for i in grouping.nodes[n].inputs if (v := grouping.views[i]).base == x]
+        told = all(v.dense or with_pitch(v, grouping.nodes[x].shape[1], storage.pitch) for v in views)
+        if not told or planned.form in ("single", "window", "sparse", "winograd", "loop"):
+            yield f"{planned.name} ({planned.form}) cannot read padded rows of %{x}"
 
 
 def _sums(plan: NativePlan, planned: PlannedKernel) -> Iterator[str]:

@@ -15,9 +15,9 @@ from chainrule.engines.native.values import Mask, Value, Vectors
 from chainrule.passes.disjoint import join
 from chainrule.passes.grouping import Grouping
 from chainrule.passes.kernels import Kernel, Level
-from chainrule.passes.views import Extents, View, is_lookup
+from chainrule.passes.views import Extents, View, is_lookup, with_pitch
 from chainrule.primitives import index as index_primitives
-from chainrule.program.program import CONSTANT
+from chainrule.program.program import CONSTANT, Node
 
 PARAMETERS = ("ptr arena", "ptr table", "ptr scratch", "i64 thread", "i64 threads")
 OUT_OF_RANGE = 3  # beside the codes of arithmetic.py; the record of an error is (code, value, node)
@@ -26,10 +26,11 @@ OUT_OF_RANGE = 3  # beside the codes of arithmetic.py; the record of an error is
 @dataclass(frozen=True)
 class Place:
     """Where memory lies: `offset` bytes into the arena, or with `external` in the array that this entry of the table
-    points to."""
+    points to. With a `pitch`, the rows of a matrix are that far apart."""
 
     offset: int
     external: int | None = None
+    pitch: int = 0
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,11 @@ class Evaluator:
             total = self.f.add(total, self.element(extents, number))
         return total
 
+    def in_memory(self, view: View) -> View:
+        """The same elements, where rows that are padded stand."""
+        pitch = self.places[view.base].pitch if view.base in self.places else 0
+        return in_pitch(self.nodes, view, pitch)
+
     # -- values
 
     def load(self, view: View, level: Level, spot: Spot) -> Value:
@@ -92,6 +98,7 @@ class Evaluator:
         node = self.nodes[view.base]
         if node.primitive is CONSTANT and node.size == 1:
             return self.m.constant(node.attributes["value"].reshape(())[()], node.dtype)
+        view = self.in_memory(view)
         blocks = self.grouping.blocks(self.kernel, level, view)
         if blocks is None:
             raise AssertionError(f"{self.kernel}: the operand {view} does not fit")
@@ -183,7 +190,7 @@ class Evaluator:
     # -- results
 
     def store(self, n: int, value: Value, level: Level, spot: Spot) -> None:
-        """Write the value of a node to its memory, which is dense."""
+        """Write the value of a node to its memory."""
         sizes = self.kernel.sizes
         pointer = self.pointers[n]
         if level == "row":
@@ -194,7 +201,8 @@ class Evaluator:
         start: Index = 0
         for number, size in zip(outer, kept[:-1], strict=True):
             start = self.f.add(self.f.mul(start, size), number)
-        self.m.store(value, pointer, self.f.add(self.f.mul(start, sizes[-1]), spot.column), spot.mask)
+        row = self.places[n].pitch or sizes[-1]
+        self.m.store(value, pointer, self.f.add(self.f.mul(start, row), spot.column), spot.mask)
 
     def store_part(self, n: int, part: int, value: Value, spot: Spot) -> None:
         """Write a vector of one of the values that `n` puts side by side. Zeros are positive where a join is a sum."""
@@ -203,6 +211,16 @@ class Evaluator:
             value = value + 0.0
         start = self.f.add(self.f.mul(spot.outer[0], node.shape[-1]), part * columns)
         self.m.store(value, self.pointers[n], self.f.add(start, spot.column), spot.mask)
+
+
+def in_pitch(nodes: Sequence[Node], view: View, pitch: int) -> View:
+    """A view of a matrix whose rows are so far apart; 0: of dense memory."""
+    if not pitch:
+        return view
+    found = with_pitch(view, nodes[view.base].shape[1], pitch)
+    if found is None:
+        raise AssertionError(f"no strides tell where {view} is in rows of {pitch}")
+    return found
 
 
 def lanes_of(grouping: Grouping, kernel: Kernel, host: Host) -> int:

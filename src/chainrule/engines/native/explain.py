@@ -66,7 +66,8 @@ def _storages(plan: NativePlan) -> list[str]:
     lines = []
     for x, storage in sorted(plan.storage.items()):
         of = "the transpose in " if storage.turned else ""
-        lines.append(f"{_name(plan, x)}: {of}panels of {storage.panel} columns")
+        panels = f"{of}panels of {storage.panel} columns" + f" of {storage.gates} gates" * (storage.gates > 1)
+        lines.append(f"{_name(plan, x)}: " + (f"rows {storage.pitch} apart" if storage.pitch else panels))
     return [*lines, f"everything else: dense rows ({sum(x not in plan.storage for x in plan.places)} values)"]
 
 

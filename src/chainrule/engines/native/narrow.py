@@ -242,7 +242,7 @@ class NarrowWriter:
     def _dots(self, n: int) -> list[Value]:
         """A product into few columns."""
         node = self.e.nodes[n]
-        a, b = (self.grouping.views[x] for x in node.inputs)
+        a, b = (self.e.in_memory(self.grouping.views[x]) for x in node.inputs)
         depth = a.shape[-1]
         pitch = a.strides[-2] if self.rows > 1 else 0
         left = self.f.add(self.f.mul(self.row, pitch), a.offset)

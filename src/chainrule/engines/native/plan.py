@@ -12,6 +12,7 @@ from chainrule.engines.native.division import Batches, Columns, Flat, Rows, Shar
 from chainrule.engines.native.evaluate import Place, lanes_of
 from chainrule.engines.native.hazards import place_barriers
 from chainrule.engines.native.host import Host
+from chainrule.engines.native.pitches import pitches
 from chainrule.engines.native.rows import scratch_bytes
 from chainrule.engines.native.singles import division_of_single
 from chainrule.engines.native.storage import DENSE, Storage, contraction_of, product_of, storages
@@ -131,6 +132,8 @@ def make_plan(
         return choose(contraction, host, False, Rows if inside and _enough_rows(contraction, host) else None)
 
     found = storages(grouping, order, set(packed) if inside else set(held), tiles)
+    if not inside:
+        found |= pitches(grouping, order, host.lanes(4))
     held = (*held, *[x for x in packed if x in found])
     plan = NativePlan(program, grouping, order, host, held, found, choose, guarded=guarded, inside=inside)
     for i, kernel in enumerate(order.kernels):
@@ -303,7 +306,7 @@ def _put(plan: NativePlan, x: int, at: int) -> int:
     if plan.guarded:
         end = at + _up(size, PAGESIZE)
         plan.guards.append(end)
-    plan.places[x], plan.sizes[x] = Place(end - size), size
+    plan.places[x], plan.sizes[x] = Place(end - size, pitch=plan.storage.get(x, DENSE).pitch), size
     return end + PAGESIZE if plan.guarded else end
 
 
@@ -365,7 +368,8 @@ def _temporaries(plan: NativePlan, start: int) -> int:
         for x in kernel.outputs:
             if x not in plan.places:
                 plan.sizes[x] = bytes_of(plan, x)
-                plan.places[x] = Place(_gap(alive, start, plan.sizes[x]))
+                at = _gap(alive, start, plan.sizes[x])
+                plan.places[x] = Place(at, pitch=plan.storage.get(x, DENSE).pitch)
                 end = max(end, _occupy(alive, plan, x, 1 << 60 if x in results else last.get(x, i)))
         inner = plan.kernels[i].loop
         if inner is not None:

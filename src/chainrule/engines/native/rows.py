@@ -140,7 +140,7 @@ class RowWriter:
         """A product into few columns: a dot product along the row for each, one a lane."""
         f, m = self.f, self.m
         node = self.e.nodes[n]
-        a, b = (self.e.grouping.views[x] for x in node.inputs)
+        a, b = (self.e.in_memory(self.e.grouping.views[x]) for x in node.inputs)
         depth, columns = a.shape[-1], node.shape[-1]
         left = f.add(f.mul(self.row, a.strides[-2] if a.shape[-2] > 1 else 0), a.offset)
         whole, rest = depth // m.lanes * m.lanes, depth % m.lanes
@@ -305,5 +305,5 @@ class RowWriter:
         dtype = self.e.nodes[n].dtype
         if n in kept:
             return self.m.load(self._scratch(kept, n), spot.column, dtype)
-        start = self.f.mul(self.row, self.columns)
+        start = self.f.mul(self.row, self.e.places[n].pitch or self.columns)
         return self.m.load(self.e.pointers[n], self.f.add(start, spot.column), dtype, spot.mask)

@@ -1,9 +1,11 @@
 """The kernels of a step called in their order, and what lies between and behind them."""
 
 from chainrule.engines.native.division import Rows
+from chainrule.engines.native.evaluate import in_pitch
 from chainrule.engines.native.hazards import rows_to_copy
 from chainrule.engines.native.ir import SCALARS, Function, Index
 from chainrule.engines.native.plan import NativePlan, PlannedKernel
+from chainrule.engines.native.storage import DENSE
 from chainrule.primitives import contract
 
 
@@ -35,6 +37,7 @@ def _operands(plan: NativePlan, f: Function, planned: PlannedKernel) -> list[str
     grouping = plan.grouping
     product = next(n for n in planned.kernel.nodes if grouping.nodes[n].primitive is contract.matmul)
     a, b = (grouping.views[x] for x in grouping.nodes[product].inputs)
+    a, b = (in_pitch(grouping.nodes, view, plan.storage.get(view.base, DENSE).pitch) for view in (a, b))
     if grouping.virtual(a.base):
         a = grouping.views[grouping.nodes[a.base].inputs[0]]
     if planned.turned:

@@ -8,6 +8,7 @@ that: products, and kernels that treat every element alike.
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from chainrule.engines.native.evaluate import in_pitch
 from chainrule.engines.native.tiles import Contraction, Plan, Window
 from chainrule.passes.convolutions import by_places
 from chainrule.passes.copies import matrix
@@ -23,17 +24,21 @@ class Storage:
     """A matrix in panels of `panel` columns, zero-padded, of its transpose where it is `turned`; panel 0: dense.
 
     With `gates`, a panel has so many columns of each gate: in each row those of the first, then those of the second.
+    With a `pitch` rows are that far apart (see pitches.py).
     """
 
     panel: int = 0
     turned: bool = False
     gates: int = 1
+    pitch: int = 0
 
     def elements(self, shape: tuple[int, ...]) -> int:
         """How many elements the memory holds."""
         size = 1
         for n in shape:
             size *= n
+        if self.pitch:
+            return shape[0] * self.pitch
         if not self.panel:
             return size
         rows, columns = shape[::-1] if self.turned else shape
@@ -72,10 +77,10 @@ def storages(
     classes, dense = Classes(), _must_be_dense(grouping, plan, held)
     for new, old in {**plan.in_place, **plan.copied}.items():
         classes.union(new, old)
-    uniform = {id(k): _uniform(grouping, k) for k in plan.kernels}
+    alike = {id(k): uniform(grouping, k) for k in plan.kernels}
     for kernel in plan.kernels:
-        members = _full_members(grouping, kernel)
-        if not uniform[id(kernel)]:
+        members = full_members(grouping, kernel)
+        if not alike[id(kernel)]:
             dense |= members
         for x in members:
             classes.union(x, next(iter(members)))
@@ -99,7 +104,7 @@ def storages(
     }
     for kernel in plan.kernels:  # a turned result makes its right operand a left one, which has to be dense
         n = product_of(grouping, kernel)
-        members = _full_members(grouping, kernel)
+        members = full_members(grouping, kernel)
         turned = n is not None and any(found.get(x, DENSE).turned for x in members)
         if n is not None and turned and grouping.views[grouping.nodes[n].inputs[1]].base in found:
             lost = {classes.find(x) for x in members}
@@ -134,7 +139,7 @@ def _whole(grouping: Grouping, kernel: Kernel, view: View) -> bool:
     return view.dense and grouping.nodes[view.base].size == kernel.size
 
 
-def _full_members(grouping: Grouping, kernel: Kernel) -> set[int]:
+def full_members(grouping: Grouping, kernel: Kernel) -> set[int]:
     """Stored values that a kernel meets element by element, all of them."""
     found = {n for n in kernel.outputs if grouping.nodes[n].size == kernel.size}
     members = set(kernel.nodes)
@@ -148,7 +153,7 @@ def _full_members(grouping: Grouping, kernel: Kernel) -> set[int]:
     return found
 
 
-def _uniform(grouping: Grouping, kernel: Kernel) -> bool:
+def uniform(grouping: Grouping, kernel: Kernel) -> bool:
     """Whether a kernel treats every element alike: no reductions, no values of rows or columns, no positions."""
     if kernel.kind not in ("contract", "rows"):
         return False
@@ -203,6 +208,7 @@ def contraction_of(
     """
     node = grouping.nodes[n]
     a, b = (grouping.views[x] for x in node.inputs)
+    a, b = (in_pitch(grouping.nodes, view, found.get(view.base, DENSE).pitch) for view in (a, b))
     sa, sb = matrix(a), matrix(b)
     if sa is None or sb is None:
         raise AssertionError(f"%{n}: an operand is no matrix: {a}, {b}")
@@ -227,5 +233,5 @@ def contraction_of(
         rows, columns, depth, batch=stack, dtype=node.dtype, window=window,
         a_batch=left[0], a_row=left[1], a_depth=left[2],
         b_batch=right[0], b_depth=straight[0], b_column=straight[1], b_panel=panel.panel,
-        c_batch=rows * columns, c_row=columns, c_panel=result.panel, gates=gates,
+        c_batch=rows * columns, c_row=result.pitch or columns, c_panel=result.panel, gates=gates,
     )  # fmt: skip
