@@ -100,3 +100,26 @@ def test_rows_added_to_others_stay():
         return cr.scatter_add(table, numbers, cr.ones((40, 7), dtype=cr.float64) @ weight.T)
 
     assert products(f, *inputs((40,)))[0] == [(40, 4)]
+
+
+@pytest.mark.parametrize("count", [(6, 2), (40,)])
+@pytest.mark.parametrize("shape", [(7,), (1, 7)])
+def test_a_row_that_is_added_to_all_is_added_to_the_table(count, shape):
+    row = wrap(rng.uniform(-1, 1, shape))
+
+    def f(table, weight, numbers, row):
+        y = cr.reshape(cr.take(table, numbers, axis=0), (-1, 4)) @ weight
+        return row + y, y * 2.0
+
+    _, program = products(f, *inputs(count), row)
+    assert [n.shape for n in program.nodes if n.primitive.name == "add" and n.dtype == cr.float64] == [(5, 7)]
+
+
+@pytest.mark.parametrize("shape", [(40, 7), (40, 1), (1, 1)])
+def test_other_addends_stay(shape):
+    def f(table, numbers, other):
+        return cr.take(table, numbers, axis=0) + other
+
+    table = wrap(rng.uniform(-1, 1, (5, 7)))
+    _, program = products(f, table, inputs((40,))[2], wrap(rng.uniform(-1, 1, shape)))
+    assert [n.shape for n in program.nodes if n.primitive.name == "add" and n.dtype == cr.float64] == [(40, 7)]

@@ -44,6 +44,11 @@ def in_order(primitive: Primitive) -> bool:
     return primitive.kind in IN_ORDER or primitive.name in ALONG_AN_AXIS or primitive is winograd_convolution
 
 
+def is_piece(node: Node, x: int, view: View) -> bool:
+    """Whether an operand is one piece of a memory that a scatter_add reads where it lies: the rows that it adds."""
+    return view.contiguous and node.primitive is index.scatter_add and node.inputs.index(x) == 2
+
+
 def is_start(nodes: Sequence[Node], node: Node, x: int, view: View) -> bool:
     """Whether an operand is one number that all sums of a scatter_add begin with: it needs no memory."""
     number = nodes[view.base].primitive is CONSTANT and nodes[view.base].size == 1
@@ -75,7 +80,8 @@ def copies(program: Program) -> Program:
         if node.primitive.kind == "control":
             return not view.contiguous or not stored
         if in_order(node.primitive):
-            return not (view.dense and stored) and not is_start(builder.nodes, node, x, view)
+            read = view.dense or is_piece(node, x, view)
+            return not (read and stored) and not is_start(builder.nodes, node, x, view)
         if node.primitive.kind == "reduce":
             blocks = split(view.shape, view.strides, reduction_sizes(view.shape, node.attributes["axes"])[1])
             return blocks is None or len(blocks[-1]) > 1

@@ -51,7 +51,11 @@ def _multiplies_straight(grouping: "Grouping", kernel: Kernel) -> bool:
     node = grouping.nodes[product]
     if node.primitive is not contract.matmul or node.dtype not in (dtypes.float32, dtypes.float64):
         return False
-    strides = matrix(grouping.views[node.inputs[1]])
+    right = grouping.views[node.inputs[1]]
+    updated = {out.updates for out in grouping.program.outputs}
+    if right.base in updated:  # a weight lies as its other products want it
+        return False
+    strides = matrix(right)
     alone = not any(grouping.reduces(n) for n in kernel.nodes) and not grouping.virtual(grouping.bases(product)[0])
     return alone and strides is not None and strides[2] == 1
 

@@ -5,10 +5,11 @@ Where more rows are asked for than the table has, many of them several times, ea
     E[i] · W              is  (E · W)[i]
     E[i]ᵀ · dZ            is  Eᵀ · S,   with S = Σ of the rows of dZ by the rows of E that they belong to
     Σ by i of dZ · Wᵀ     is  S · Wᵀ
+    E[i] + b              is  (E + b)[i],   for one row b
 
-So an embedding followed by a projection costs a table of projections, forward and backward. The first has the same
-bits; the sums of the others are added up in another order. Rows that nobody looks up take no part in a gradient, so
-they are zero in these products, whatever stands in them: 0 · ∞ would be no number.
+So an embedding followed by a projection costs a table of projections, forward and backward. The first and the last have
+the same bits; the sums of the others are added up in another order. Rows that nobody looks up take no part in a
+gradient, so they are zero in these products, whatever stands in them: 0 · ∞ would be no number.
 """
 
 from collections.abc import Callable
@@ -26,6 +27,8 @@ def lookups(program: Program) -> Program:
     def rule(builder: Builder, node: Node) -> int | None:
         if node.primitive is contract.matmul and node.ndim == 2:
             return _Product(builder, node).moved()
+        if node.primitive is e.add:
+            return _added_to_the_table(builder, node)
         if node.primitive is layout.transpose:
             return _looked_up_in_order(builder, node)
         if node.primitive is index.scatter_add:
@@ -60,6 +63,23 @@ def _summed_in_order(builder: Builder, node: Node) -> int | None:
     back = tuple(axes.index(i) for i in range(len(axes) - 1))
     moved = builder.make(index.scatter_add, start, _moved(builder, numbers, back, node), rows.inputs[0], like=node)
     return _sum_of_products(builder, builder.nodes[moved]) or moved
+
+
+def _added_to_the_table(builder: Builder, node: Node) -> int | None:
+    """What is added to all rows that are looked up is added to the table."""
+    for rows, other in (node.inputs, node.inputs[::-1]):
+        found, stretched = _looked_up(builder, rows), builder.nodes[other]
+        if found is None or stretched.primitive is not layout.broadcast:
+            continue
+        row = builder.nodes[stretched.inputs[0]]
+        table, numbers = found
+        if row.size != node.shape[-1] or row.shape[-1:] != node.shape[-1:]:
+            continue
+        flat = builder.make(layout.reshape, stretched.inputs[0], like=node, shape=row.shape[-1:])
+        row_of_all = builder.make(layout.broadcast, flat, like=node, shape=builder.nodes[table].shape)
+        taken = builder.make(index.take, builder.make(e.add, table, row_of_all, like=node), numbers, like=node)
+        return builder.make(layout.reshape, taken, like=node, shape=node.shape)
+    return None
 
 
 def _is_zero(builder: Builder, n: int) -> bool:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from tests.engines.native.suite import native, on_threads
 
 import chainrule as cr
-from chainrule import losses, nn
+from chainrule import losses, nn, optim
 from chainrule.core.tensor import wrap
 from chainrule.engines.native.plan import PACKED
 
@@ -155,3 +155,40 @@ def test_a_constant_of_a_loop_that_is_also_read_in_another_way_stays_as_it_is():
 
     compiled = compare(f, real(16, 16), real(11, 16, 16), real(16, 16))
     assert not any(plan.storage for plan in plans(compiled)[1:])
+
+
+@pytest.mark.parametrize("layer", [nn.LSTM, nn.GRU])
+@pytest.mark.parametrize("width", [16, 19])
+def test_training_of_layers_above_each_other_in_both_directions(layer, width):
+    """The gradients of both directions are slices of one product, whose weight lies as the forward pass wants it."""
+
+    def step(model, optimizer, x, y):
+        loss, grads = cr.value_and_grad(lambda m: losses.mse(m(x)[0], y))(model)
+        optimizer.update(model, grads)
+        return loss
+
+    def train(compiled):
+        model = layer(9, width, 2, bidirectional=True)
+        model.seed(0)
+        for k, parameter in enumerate(model.parameters()):
+            parameter.value = np.array(real(*parameter.shape, seed=k))
+        optimizer = optim.Adam(lr=1e-2)
+        found = [float(compiled(model, optimizer, real(11, 20, 9), real(11, 20, 2 * width))) for _ in range(4)]
+        return found, [np.asarray(parameter) for parameter in model.parameters()]
+
+    one, others = native(step, 1), native(step, 3)
+    expected, _ = train(cr.compile(step, engine="reference"))
+    found, weights = train(one)
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+    again, same = train(others)
+    assert again == found
+    for a, b in zip(weights, same, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_weight_that_two_products_read_in_their_own_ways():
+    def f(x, w):
+        a, b = parts(x @ w, 2)
+        return a * cr.sigmoid(b), cr.tanh(x @ w[:5]), a @ w.T[:16]
+
+    compare(f, real(9, 5), real(5, 32))

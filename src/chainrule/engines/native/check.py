@@ -11,7 +11,7 @@ from chainrule.engines.native.division import Batches, Columns, Parts
 from chainrule.engines.native.plan import FIRST, NativePlan, PlannedKernel
 from chainrule.engines.native.storage import DENSE, full_members
 from chainrule.errors import CompileError
-from chainrule.passes.copies import in_order, is_start, matrix
+from chainrule.passes.copies import in_order, is_piece, is_start, matrix
 from chainrule.passes.gates import gate_of
 from chainrule.passes.in_place import may_fail
 from chainrule.passes.kernels import Kernel, Level
@@ -99,7 +99,7 @@ def _operands(plan: NativePlan, planned: PlannedKernel) -> Iterator[str]:
                 fits = view.base not in members and view.dense
             elif kernel.kind == "single":
                 start = is_start(grouping.nodes, node, node.inputs[k], view)
-                in_any = start or not in_order(node.primitive)
+                in_any = start or not in_order(node.primitive) or is_piece(node, node.inputs[k], view)
                 fits = view.contiguous if planned.loop is not None else in_any or view.dense
             elif node.primitive is winograd_convolution:
                 fits = view.base not in members and view.dense
@@ -156,6 +156,8 @@ def _panels(plan: NativePlan, planned: PlannedKernel) -> Iterator[str]:
     alike = {plan.storage.get(x, DENSE) for x in met if x in plan.places and grouping.nodes[x].size > 1}
     if left & set(touched) or (met & set(touched) and len(alike) > 1):
         yield f"{planned.name} meets values in panels beside others"
+    if any(plan.storage.get(x, DENSE).panel and plan.storage[x].gates != kernel.gates for x in right):
+        yield f"{planned.name} reads panels of other gates than its own"
     if not set(touched) <= right | met:
         yield f"{planned.name} reads panels in another way than it can"
 

@@ -131,7 +131,7 @@ def make_plan(
     def tiles(contraction: Contraction) -> TilePlan:
         return choose(contraction, host, False, Rows if inside and _enough_rows(contraction, host) else None)
 
-    found = storages(grouping, order, set(packed) if inside else set(held), tiles)
+    found = storages(grouping, order, set(packed) if inside else set(held), tiles, inside)
     if not inside:
         found |= pitches(grouping, order, host.lanes(4))
     held = (*held, *[x for x in packed if x in found])

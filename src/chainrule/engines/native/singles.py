@@ -164,7 +164,7 @@ class SingleWriter:
         with f.loop(0, count) as loop:
             number = self._number(numbers, loop.counter, rows)
             to = f.address(self.e.pointers[self.n], f.mul(number, width), kind)
-            given = f.address(self.e.pointers[updates.base], f.mul(loop.counter, width), kind)
+            given = f.address(self.e.pointers[updates.base], f.add(f.mul(loop.counter, width), updates.offset), kind)
             if self.whole or cut.axis == 1:
                 self._add_row(to, given, first, last)
             else:

@@ -71,9 +71,10 @@ def product_of(grouping: Grouping, kernel: Kernel) -> int | None:
 
 
 def storages(
-    grouping: Grouping, plan: Schedule, held: set[int], choose: Callable[[Contraction], Plan]
+    grouping: Grouping, plan: Schedule, held: set[int], choose: Callable[[Contraction], Plan], inside: bool = False
 ) -> dict[int, Storage]:
-    """The storage of every value that is not dense. `held` are the inputs that the engine keeps."""
+    """The storage of every value that is not dense. `held` are the inputs that the engine keeps; `inside` of a loop the
+    constants that it copies."""
     classes, dense = Classes(), _must_be_dense(grouping, plan, held)
     for new, old in {**plan.in_place, **plan.copied}.items():
         classes.union(new, old)
@@ -91,7 +92,7 @@ def storages(
             continue
         a, b = (grouping.views[x] for x in grouping.nodes[n].inputs)
         dense.add(a.base)
-        storage = _wanted(grouping, kernel, n, choose) if b.base in held else None
+        storage = _wanted(grouping, kernel, n, choose) if b.base in held and (inside or kernel.gates == 1) else None
         if storage is None or kernel.kind != "contract":
             dense.add(b.base)
         else:
@@ -105,10 +106,13 @@ def storages(
     for kernel in plan.kernels:  # a turned result makes its right operand a left one, which has to be dense
         n = product_of(grouping, kernel)
         members = full_members(grouping, kernel)
-        turned = n is not None and any(found.get(x, DENSE).turned for x in members)
-        if n is not None and turned and grouping.views[grouping.nodes[n].inputs[1]].base in found:
+        right = None if n is None else grouping.views[grouping.nodes[n].inputs[1]].base
+        lost = set[int]()
+        if right in found and any(found.get(x, DENSE).turned for x in members):
             lost = {classes.find(x) for x in members}
-            found = {x: storage for x, storage in found.items() if classes.find(x) not in lost}
+        if right in found and found[right].gates != kernel.gates:  # panels of another product
+            lost |= {classes.find(right)}
+        found = {x: storage for x, storage in found.items() if classes.find(x) not in lost}
     return found
 
 
