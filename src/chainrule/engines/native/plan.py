@@ -31,7 +31,7 @@ WATCH = 72
 FIRST = 128
 FEWEST_ROWS = 8  # that each thread is to have of a product in a loop
 PLAIN = (dtypes.float32, dtypes.float64)
-PACKED = 8  # steps of a loop from which on it pays to put the right operands of its products into panels
+PACKED = 16  # steps of a loop from which on it pays to put the right operands of its products into panels
 
 
 Chooser = Callable[..., TilePlan]  # (contraction, host, once, divide) -> how to compute it

@@ -17,6 +17,8 @@ from chainrule.engines.native.host import Host
 
 UNROLL = 4
 """The most steps of k in one turn of the inner loop."""
+STREAM, SHARED = 40, 24
+"""Bytes of B in a cycle from the second cache; where that also holds what the steps of a loop read and write."""
 FAR = 16
 """Cycles until a line of A is there that comes from behind the second cache, in strides that nobody foresees."""
 Divide = type | Rows | None
@@ -233,7 +235,8 @@ def choose(contraction: Contraction, host: Host, once: bool = False, divide: Div
 def candidates(contraction: Contraction, host: Host, once: bool = False, divide: Divide = None) -> list[Plan]:
     """Plans worth timing, the most promising first. All of them give the same bits."""
     plans = [_plan(contraction, host, once, divide, *shape) for shape in _tiles(contraction, host, divide)]
-    plans.sort(key=lambda plan: cost(plan, host))
+    rate = SHARED if _by_rows(divide) else STREAM
+    plans.sort(key=lambda plan: cost(plan, host, rate))
     return [*plans, *(other for plan in plans[:3] for other in _packed_otherwise(plan))]
 
 
@@ -247,13 +250,17 @@ def _packed_otherwise(plan: Plan) -> Iterator[Plan]:
             yield replace(plan, pack_b=not plan.pack_b)
 
 
-def cost(plan: Plan, host: Host) -> float:
-    """An estimate of cycles: inner loop, calls, packing, uneven threads; and each micro-kernel has to be compiled."""
+def cost(plan: Plan, host: Host, rate: int = STREAM) -> float:
+    """An estimate of cycles: inner loop, calls, packing, uneven threads; and each micro-kernel has to be compiled.
+
+    `rate`: bytes that come from the second cache in a cycle.
+    """
     c, tiles = plan.contraction, plan.tiles
     vectors = -(-c.span // plan.lanes)
     full, rest = divmod(vectors, plan.vectors)
     height = c.rows / max(tiles.count, 1)
-    step = full * _step(plan, host, height, plan.vectors) + (_step(plan, host, height, rest) if rest else 0)
+    step = full * _step(plan, host, height, plan.vectors, rate)
+    step += _step(plan, host, height, rest, rate) if rest else 0
     calls = plan.blocks[0] * tiles.count * ((full + (rest > 0)) * 25 + vectors * c.gates * height)
     repeats = -(-tiles.count // plan.tiles_in_block)
     packing = plan.pack_b * repeats * c.depth * vectors * c.gates * (1 if c.b_straight else 5) + (
@@ -265,16 +272,14 @@ def cost(plan: Plan, host: Host) -> float:
     return total * (_uneven(plan.division, host.cores) if shared else 1)
 
 
-def _step(plan: Plan, host: Host, rows: float, vectors: int) -> float:
+def _step(plan: Plan, host: Host, rows: float, vectors: int, rate: int) -> float:
     """Cycles of one k in one tile: two multiply-adds at a time, each result after four cycles; two elements of A, or a
-    vector of B that crosses a line, are loaded in one. A panel of B beyond the first cache comes from the second, which
-    has all of B to hold where rows are cut.
+    vector of B that crosses a line, are loaded in one. A panel of B beyond the first cache comes from the second.
 
     Timings show that large and small tiles do equally well as long as none of these limits is hit.
     """
     size, vectors = plan.contraction.in_registers.itemsize, vectors * plan.contraction.gates
     beyond = plan.tiles.count > 1 and plan.depth_block * vectors * plan.lanes * size > host.l1_bytes * 3 // 4
-    rate = 24 if isinstance(plan.division, Rows) else 40  # bytes a cycle
     stream = vectors * plan.lanes * size / rate * beyond
     far = FAR * (_far(plan.contraction, host) and not plan.pack_a)
     return max(rows * vectors / 2, rows / 2 + vectors, 4, stream, far) + 0.2
@@ -327,8 +332,7 @@ def _plan(c: Contraction, host: Host, once: bool, divide: Divide, tile_rows: int
     tiles_in_block = max(1, -(-rows_in_block // tile_rows) if c.by_places else rows_in_block // tile_rows)
     tiles, all_vectors = -(-c.rows // tile_rows), -(-c.span // lanes)
     panels = -(-all_vectors // vectors)
-    by_rows = divide is Rows or isinstance(divide, Rows)  # then B is small, and each thread has few tiles
-    reused = min(tiles, tiles_in_block) >= 4 and depth_block >= 16 and not by_rows
+    reused = min(tiles, tiles_in_block) >= 4 and depth_block >= 16 and not _by_rows(divide)
     pack_b = c.half or not c.b_straight or (not c.b_panel and reused and all_vectors > vectors)
     conflict = c.a_by_depth and c.a_row * size % 1024 == 0  # rows of a tile fall into the same sets of the first cache
     pack_a = (
@@ -338,6 +342,11 @@ def _plan(c: Contraction, host: Host, once: bool, divide: Divide, tile_rows: int
     )
     plan = Plan(c, lanes, tile_rows, vectors, depth_block, tiles_in_block, pack_a, pack_b, Rows(0, 0, 0))
     return replace(plan, division=_divide(plan, host, divide))
+
+
+def _by_rows(divide: Divide) -> bool:
+    """Whether rows are to be cut, as in loops: then B is small, and each thread has few tiles, but needs all of B."""
+    return divide is Rows or isinstance(divide, Rows)
 
 
 def _depth_block(c: Contraction, host: Host, once: bool, width: int) -> int:
