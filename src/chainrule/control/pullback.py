@@ -163,8 +163,9 @@ class Step:
         def saved(x: Tensor) -> bool:
             if x.serial in carries:
                 return True
-            if x.primitive is layout.slice and x.serial >= body.start:  # rather than all that it is a part of
-                return x.inputs[0].serial not in ends and saved(x.inputs[0])
+            if x.primitive is layout.slice and body.start <= x.serial < self.start:
+                whole = x.inputs[0]  # of a product no more is saved than what is read of it
+                return whole.primitive.kind != "control" and whole.serial not in ends and saved(whole)
             cheap = x.primitive in CHEAP or x.primitive.kind in ("layout", "source")
             forward = body.start <= x.serial < self.start and x.serial in self.varying
             return forward and not cheap and self._storable(x)

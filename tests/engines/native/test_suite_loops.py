@@ -106,6 +106,26 @@ def test_a_loop_in_a_loop():
     compare(f, real(2, 5), real(3, 4, 2, 5), real(5, 5))
 
 
+def test_derivatives_of_a_loop_in_a_loop():
+    def f(h, x, w):
+        def inner(h, x):
+            product = h @ w
+            y = cr.tanh(product[:, :5] * cr.sigmoid(product[:, 5:]) + x)
+            return y, y * y
+
+        def outer(h, row):
+            last, ys = cr.scan(inner, h, row)
+            return last * 0.5, cr.sum(ys, axis=0)
+
+        def loss(h, x, w):
+            last, ys = cr.scan(outer, h, x)
+            return cr.sum(last) + cr.sum(ys * ys)
+
+        return cr.grad(loss, (0, 1, 2))(h, x, w)
+
+    compare(f, real(2, 5), real(3, 4, 2, 5), real(5, 10))
+
+
 def test_a_loop_without_sequences():
     compare(lambda x: leaves(cr.scan(lambda x, _: (x * 1.5 - 0.1, x), x, length=13)), real(3, 3))
 
