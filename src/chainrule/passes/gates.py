@@ -33,7 +33,7 @@ def gate_of(kernel: Kernel, view: View) -> int | None:
 def gates_for(grouping: "Grouping", kernel: Kernel, n: int) -> int:
     """How many gates the columns of a kernel are, if `n` takes one of them and all others who read it do as well."""
     node = grouping.nodes[n]
-    if kernel.kind != "contract" or kernel.sizes[0] != 1 or kernel.gates > 1 or not node.ndim or not kernel.size:
+    if kernel.kind != "contract" or kernel.sizes[0] != 1 or not node.ndim or not kernel.size:
         return 1
     gates, rest = divmod(kernel.sizes[2], max(node.shape[-1], 1))
     if rest or not 2 <= gates <= MOST or node.shape[-1] < NARROWEST or node.size * gates != kernel.size:

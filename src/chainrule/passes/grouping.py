@@ -296,6 +296,8 @@ class Grouping:
 
     def _open_gates(self, kernel: Kernel, n: int) -> None:
         """Rule 8: a product whose columns are so many gates, if `n` takes one of them."""
+        if kernel.gates > 1:  # opened by another node
+            return
         kernel.gates = gates_for(self, kernel, n)
         if not self.fits(kernel, n):
             kernel.gates = 1

@@ -192,3 +192,14 @@ def test_a_weight_that_two_products_read_in_their_own_ways():
         return a * cr.sigmoid(b), cr.tanh(x @ w[:5]), a @ w.T[:16]
 
     compare(f, real(9, 5), real(5, 32))
+
+
+def test_a_node_that_does_not_fit_leaves_the_gates_as_they_are():
+    """What reads a result of gates in another order goes to a kernel of its own; the product keeps its gates."""
+
+    def f(x, w):
+        a, b = parts(x @ w, 2)
+        state = a * cr.sigmoid(b)
+        return state.T * 2.0 + 1.0, cr.tanh(state), state[:, ::2] * 3.0
+
+    compare(f, real(9, 5), real(5, 32), expected=[2])
