@@ -7,6 +7,7 @@ import numpy as np
 
 from chainrule import dtypes, tree
 from chainrule.compile import Compiled
+from chainrule.core.tensor import wrap
 from chainrule.engines.native import executable as executables
 from chainrule.engines.native.check import verify_plan
 from chainrule.engines.native.emit import emit
@@ -140,6 +141,32 @@ def on_threads(compiled, threads):
     other = Compiled(compiled.function, "reference")
     other.engine = Again(compiled.engine, threads)
     return other
+
+
+def real(*shape, dtype=np.float32, seed=0):
+    """Numbers between −1 and 1, always the same of a shape and a seed."""
+    return wrap(np.random.default_rng([seed, *shape]).uniform(-1, 1, shape).astype(dtype))
+
+
+def compare(f, *xs, rtol=2e-5, threads=2, others=(), **how):
+    """Hold a function against the reference, and the bits on other numbers of threads against each other.
+
+    Returns the compiled function.
+    """
+    compiled = native(f, threads, **how)
+    found = compiled(*xs)
+    for a, b in zip(found, f(*xs), strict=True):
+        b = np.asarray(b)
+        np.testing.assert_allclose(np.asarray(a), b, rtol=rtol, atol=rtol * max(1.0, np.abs(b).max(initial=0)))
+    for number in others:
+        assert bits(on_threads(compiled, number)(*xs)) == bits(found), number
+    return compiled
+
+
+def plans(compiled):
+    """The plan of a compiled function, and those of its loops."""
+    *_, plan = compiled.engine.compiled[0]
+    return [plan, *[k.loop for k in plan.kernels if k.loop is not None]]
 
 
 def leaves(result):

@@ -221,7 +221,8 @@ def contractions(draw: st.DrawFn, host: Host) -> Contraction:
     c_panel = (width if kind == "both" else lanes * draw(st.integers(1, 3))) if kind in ("c", "both") else 0
     gates = draw(st.sampled_from([1, 2, 3, 4])) if kind == "plain" and n and dtype not in dtypes.HALVES else 1
     if gates > 1:
-        n, b_depth, b_column = n * gates, n * gates + gap, 1
+        n = min(n, 100 // gates) * gates  # as much as there is guarded memory for
+        b_depth, b_column = n + gap, 1
     once = Contraction(
         m, n, k, a_row, b_depth, c_panel or n + gap, a_depth, b_column, 1, 0, 0, 0, b_panel, c_panel, dtype, gates=gates
     )

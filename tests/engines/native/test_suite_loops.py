@@ -4,26 +4,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.engines.native.suite import native, on_threads
+from tests.engines.native.suite import compare, native, on_threads, plans, real
 
 import chainrule as cr
 from chainrule import errors, losses, nn
 from chainrule.core.tensor import wrap
 from chainrule.engines.native.host import detect
 from chainrule.engines.native.plan import FEWEST_ROWS
-
-
-def real(*shape, dtype=np.float32, seed=0):
-    return wrap(np.random.default_rng([seed, *shape]).uniform(-1, 1, shape).astype(dtype))
-
-
-def compare(f, *xs, rtol=2e-5, threads=2):
-    compiled = native(f, threads)
-    found, expected = compiled(*xs), f(*xs)
-    for a, b in zip(found, expected, strict=True):
-        b = np.asarray(b)
-        np.testing.assert_allclose(np.asarray(a), b, rtol=rtol, atol=rtol * max(1.0, np.abs(b).max(initial=0)))
-    return compiled
 
 
 def leaves(result):
@@ -146,11 +133,6 @@ def test_layers_train_alike_and_with_the_same_bits_on_any_number_of_threads(laye
             np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
 
 
-def loops_of(compiled):
-    *_, plan = compiled.engine.compiled[0]
-    return [k.loop for k in plan.kernels if k.loop is not None]
-
-
 @pytest.mark.parametrize("layer, width", [(nn.RNN, 33), (nn.LSTM, 16), (nn.LSTM, 45), (nn.GRU, 48)])
 def test_in_a_loop_threads_keep_to_their_rows_and_do_not_wait(layer, width):
     batch = FEWEST_ROWS * detect().cores + 3
@@ -162,8 +144,8 @@ def test_in_a_loop_threads_keep_to_their_rows_and_do_not_wait(layer, width):
         return loss, *grads.values()
 
     compiled = compare(f, module, x, target)
-    assert len(loops_of(compiled)) == 2
-    for loop in loops_of(compiled):
+    assert len(plans(compiled)[1:]) == 2
+    for loop in plans(compiled)[1:]:
         assert not loop.repeat_barrier and not loop.finish_barrier and not any(k.barrier for k in loop.kernels)
     first = compiled(module, x, target)
     for threads in (1, 2, 3, 4, 7):
@@ -181,7 +163,7 @@ def test_in_a_loop_that_mixes_rows_threads_wait():
         return leaves(cr.scan(lambda h, x: ((y := cr.tanh(cr.flip(h, (0,)) @ w + x)), y), h, x))
 
     compiled = compare(f, real(batch, 17), real(9, batch, 17), real(17, 17))
-    assert all(loop.repeat_barrier for loop in loops_of(compiled))
+    assert all(loop.repeat_barrier for loop in plans(compiled)[1:])
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64])
@@ -192,7 +174,7 @@ def test_values_side_by_side_are_written_by_the_kernel_that_makes_them(columns, 
         return cr.concat([c - a, c, a + b], axis=1), cr.sum(c, axis=1)
 
     compiled = compare(f, *((real(7, columns, seed=k) * 9).astype(dtype) for k in (1, 2)))
-    *_, plan = compiled.engine.compiled[0]
+    plan = plans(compiled)[0]
     kind = {k.form for k in plan.kernels if any(plan.grouping.joins(n) for n in k.kernel.nodes)}
     assert kind == {"rows" if columns > 1 else "single"}
 

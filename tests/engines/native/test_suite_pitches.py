@@ -4,34 +4,22 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.engines.native.suite import native, on_threads
+from tests.engines.native.suite import compare, plans, real
 
 import chainrule as cr
 from chainrule import losses, nn
 from chainrule.core.tensor import wrap
 
 
-def real(*shape, dtype=np.float32, seed=0):
-    return wrap(np.random.default_rng([seed, *shape]).uniform(-1, 1, shape).astype(dtype))
-
-
 def pitches(compiled):
     """How far apart rows are, of all values where they are padded."""
-    *_, plan = compiled.engine.compiled[0]
-    return {storage.pitch for storage in plan.storage.values() if storage.pitch}
+    return {storage.pitch for storage in plans(compiled)[0].storage.values() if storage.pitch}
 
 
-def compare(f, *xs, rtol=2e-5, expected=None):
-    compiled = native(f, 2)
-    found = compiled(*xs)
-    for a, b in zip(found, f(*xs), strict=True):
-        b = np.asarray(b)
-        np.testing.assert_allclose(np.asarray(a), b, rtol=rtol, atol=rtol * max(1.0, np.abs(b).max(initial=0)))
-    if expected is not None:
-        assert pitches(compiled) == expected
-    for threads in (1, 3, 4):
-        for a, b in zip(found, on_threads(compiled, threads)(*xs), strict=True):
-            np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
+def check(f, *xs, expected=None, **how):
+    """Against the reference, on many numbers of threads; `expected`: how far apart padded rows are."""
+    compiled = compare(f, *xs, others=(1, 3, 4), **how)
+    assert expected is None or pitches(compiled) == expected
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -48,11 +36,11 @@ def test_networks_of_that_width(width, pitch, dtype):
         loss, grads = cr.value_and_grad(lambda m: losses.cross_entropy(m(x), y))(model)
         return loss, *grads.values()
 
-    compare(f, model, x, y, expected=pitch)
+    check(f, model, x, y, expected=pitch)
 
 
 def test_what_would_put_rows_into_few_sets_of_the_cache_stays_as_it_is():
-    compare(lambda x, w: (cr.tanh(x @ w) @ w.T,), real(9, 5), real(5, 250), expected=set())
+    check(lambda x, w: (cr.tanh(x @ w) @ w.T,), real(9, 5), real(5, 250), expected=set())
 
 
 def test_norms_dropout_and_softmax_over_padded_rows():
@@ -72,7 +60,7 @@ def test_norms_dropout_and_softmax_over_padded_rows():
         loss, grads = cr.value_and_grad(lambda m: losses.mse(m(x), y))(model)
         return loss, *grads.values()
 
-    compare(f, model, x, y, expected={112})
+    check(f, model, x, y, expected={112})
 
 
 @pytest.mark.parametrize(
@@ -98,7 +86,7 @@ def test_norms_dropout_and_softmax_over_padded_rows():
     ],
 )
 def test_all_sorts_of_readers(use):
-    compare(lambda x, w: (use(cr.tanh(x @ w)),), real(20, 9), real(9, 100))
+    check(lambda x, w: (use(cr.tanh(x @ w)),), real(20, 9), real(9, 100))
 
 
 STEPS = {
@@ -132,7 +120,7 @@ def test_whatever_follows_one_another(width, rows, steps, derivative):
     shapes = ((rows, 6), (6, width), (6, width), (width, width))
     xs = [real(*shape, seed=k) * 0.3 for k, shape in enumerate(shapes)]
     run = (lambda *xs: cr.grad(lambda *ys: f(*ys)[0], (0, 1, 2, 3))(*xs)) if derivative else f
-    compare(run, *xs, rtol=2e-4)
+    check(run, *xs, rtol=2e-4)
 
 
 def test_integers_are_not_divided_by_padding():
@@ -141,4 +129,4 @@ def test_integers_are_not_divided_by_padding():
         return cr.sum(quotient // cr.maximum(abs(quotient), 1), axis=0), quotient @ quotient.T
 
     xs = [wrap(np.random.default_rng(k).integers(1, 9, shape)) for k, shape in enumerate(((12, 4), (4, 100)))]
-    compare(f, *xs)
+    check(f, *xs)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.engines.native.suite import bits, leaves, native, on_threads
+from tests.engines.native.suite import bits, compare, leaves, native, on_threads
 
 import chainrule as cr
 from chainrule import nn
@@ -32,14 +32,8 @@ def joined(compiled):
 
 def agree(f, *inputs, **how):
     """Compile, compare with the reference engine and between threads; the compiled function."""
-    compiled = native(f, threads=2, **how)
-    found = compiled(*inputs)
-    rtol = 1e-12 if np.asarray(found[0]).dtype == np.float64 else 2e-5
-    for a, b in zip(found, f(*inputs), strict=True):
-        a, b = np.asarray(a), np.asarray(b)
-        np.testing.assert_allclose(a, b, rtol=rtol, atol=rtol * max(1.0, np.abs(b).max(initial=0)))
-    assert all(bits(on_threads(compiled, n)(*inputs)) == bits(found) for n in (1, 3, 7))
-    return compiled
+    wide = any(np.asarray(x).dtype == np.float64 for x in inputs)
+    return compare(f, *inputs, rtol=1e-12 if wide else 2e-5, others=(1, 3, 7), **how)
 
 
 def dense(x, w, z):

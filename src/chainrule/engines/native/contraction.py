@@ -179,8 +179,7 @@ class _Block:
     # -- where things lie
 
     def _row(self, tile: Index) -> Index:
-        tiles = self.plan.tiles
-        return self.f.add(self.f.mul(tile, tiles.size), self.f.min(tile, tiles.larger))
+        return self.plan.tiles.first(self.f, tile)
 
     def _element_of_panel(self, column: Index) -> Index:
         """The offset in C of the element (batch, 0, column)."""
@@ -253,7 +252,10 @@ class _Block:
             return source, stride
         slot = c.gates * width
         for gate in range(c.gates if something else 0):
-            part = f.address(source, gate * c.span, d.name), f.address(d.packed_b, gate * width, d.packed)
+            part = (
+                f.address(source, gate * (c.b_panel or c.span), d.name),
+                f.address(d.packed_b, gate * width, d.packed),
+            )
             d.packer.rows(part[0], stride, self.depth, part[1], slot, valid)
         return d.packed_b, slot
 

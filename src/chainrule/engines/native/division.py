@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from chainrule.engines.native.ir import Function, Index
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -19,6 +21,10 @@ class Rows:
     def begin(self, unit: int) -> int:
         """The first row of a unit."""
         return unit * self.size + min(unit, self.larger)
+
+    def first(self, f: Function, unit: Index) -> Index:
+        """The same in code, for a unit that is known when it runs."""
+        return f.add(f.mul(unit, self.size), f.min(unit, self.larger) if self.larger else 0)
 
 
 @dataclass(frozen=True)

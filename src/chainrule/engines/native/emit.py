@@ -16,7 +16,7 @@ from chainrule.engines.native.plan import STOP, WATCH, NativePlan, PlannedKernel
 from chainrule.engines.native.rows import RowWriter
 from chainrule.engines.native.singles import SingleWriter
 from chainrule.engines.native.sparse import SparseWriter
-from chainrule.engines.native.steps import barrier, calls, finish, pointer_of, row_of
+from chainrule.engines.native.steps import barrier, calls, finish, pointer_of
 from chainrule.engines.native.values import Value, Vectors
 from chainrule.engines.native.windows import WindowWriter
 from chainrule.passes.views import View
@@ -109,7 +109,7 @@ def _rows(planned: PlannedKernel, evaluator: Evaluator) -> None:
         return
     assert isinstance(share, Rows)
     lo, hi = units(f, share)
-    lo, hi = row_of(f, share, lo), row_of(f, share, hi)
+    lo, hi = share.first(f, lo), share.first(f, hi)
     with f.loop(lo, hi) as loop:
         writer.write(loop.counter)
 

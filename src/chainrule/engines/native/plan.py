@@ -187,7 +187,9 @@ def _planned_loop(plan: NativePlan, kernel: Kernel, name: str) -> PlannedKernel:
     body: Program = a["body"]
     carries = body.inputs[a["constants"] : a["constants"] + a["carries"]]
     constants = [x for x in body.inputs[: a["constants"]] if a["length"] >= PACKED and body.nodes[x].dtype in PLAIN]
-    inner = make_plan(body, tuple(carries), plan.host, plan.choose, False, f"{name}.k", True, tuple(constants))
+    inner = make_plan(
+        body, tuple(carries), plan.host, plan.choose, name=f"{name}.k", inside=True, packed=tuple(constants)
+    )
     table = 8 * (len(inner.passed) + len(inner.results))
     return PlannedKernel(kernel, name, 1, "loop", Together(), scratch_bytes=inner.scratch_bytes + table, loop=inner)
 

@@ -58,7 +58,7 @@ def copy_part(f: Function, source: str, to: str, size: int, rows: Rows | None = 
     """This thread's part of a copy of so many bytes, which may be cut in the way that rows are."""
     if rows is not None:
         ends = f.slice(rows.count, "%thread", "%threads")
-        start, end = (f.mul(row_of(f, rows, unit), size // rows.rows) for unit in ends)
+        start, end = (f.mul(rows.first(f, unit), size // rows.rows) for unit in ends)
     else:
         lo, hi = f.slice(-(-size // 64), "%thread", "%threads")
         start, end = f.mul(lo, 64), f.min(f.mul(hi, 64), size)
@@ -66,11 +66,6 @@ def copy_part(f: Function, source: str, to: str, size: int, rows: Rows | None = 
     a, b = (f.address(pointer, start, "i8") for pointer in (source, to))
     with f.when(f.compare("sgt", count, 0)):
         f.effect("llvm.memcpy.p0.p0.i64", ("ptr", b), ("ptr", a), ("i64", count), ("i1", "false"))
-
-
-def row_of(f: Function, rows: Rows, unit: Index) -> Index:
-    """The first row of a unit."""
-    return f.add(f.mul(unit, rows.size), f.min(unit, rows.larger) if rows.larger else 0)
 
 
 def finish(plan: NativePlan, f: Function) -> None:
