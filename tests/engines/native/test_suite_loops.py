@@ -179,6 +179,24 @@ def test_values_side_by_side_are_written_by_the_kernel_that_makes_them(columns, 
     assert kind == {"rows" if columns > 1 else "single"}
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+@pytest.mark.parametrize("columns", [8, 200])
+def test_gradients_side_by_side_have_no_negative_zeros(columns, dtype):
+    """They are a sum of paddings, and −0 + 0 is 0."""
+
+    def f(x, y):
+        gradients = cr.grad(lambda x: cr.sum(cr.tanh(x[:, :columns]) * y + cr.tanh(x[:, columns:]) * y))(x)
+        return gradients, gradients @ gradients.T
+
+    y = np.asarray(real(9, columns, dtype=dtype)).copy()
+    y[:, ::3] = -0.0
+    xs = real(9, 2 * columns, dtype=dtype), wrap(y)
+    compiled = compare(f, *xs, rtol=2e-3 if dtype == np.float16 else 2e-5)
+    plan = plans(compiled)[0]
+    assert {k.form for k in plan.kernels if any(map(plan.grouping.joins, k.kernel.nodes))} == {"rows"}
+    assert not np.signbit(np.asarray(compiled(*xs)[0])[:, :columns][:, ::3]).any()
+
+
 def test_what_is_the_same_in_each_step_is_computed_before():
     compiled = native(lambda h, x, w: leaves(cr.scan(lambda h, x: (h @ cr.exp(w).T + x, None), h, x)))
     compiled(real(2, 4), real(5, 2, 4), real(4, 4))

@@ -250,13 +250,10 @@ class _Block:
         source = f.address(d.b, f.add(f.mul(self.k, stride), offset), d.name)
         if not self.plan.pack_b:
             return source, stride
-        slot = c.gates * width
+        slot, apart = c.gates * width, c.b_panel or c.span
         for gate in range(c.gates if something else 0):
-            part = (
-                f.address(source, gate * (c.b_panel or c.span), d.name),
-                f.address(d.packed_b, gate * width, d.packed),
-            )
-            d.packer.rows(part[0], stride, self.depth, part[1], slot, valid)
+            part, to = f.address(source, gate * apart, d.name), f.address(d.packed_b, gate * width, d.packed)
+            d.packer.rows(part, stride, self.depth, to, slot, valid)
         return d.packed_b, slot
 
     def _transpose_b(self, column: Index, width: int, valid: int) -> None:
