@@ -54,14 +54,14 @@ class Counters:
             ended = f.intrinsic(COUNTER, "i64")
             waits[f] = len(f.lines), begun, ended
 
-        def timed_call(plan: Any, f: Any, scratch: str, planned: Any) -> None:
+        def timed_call(plan: Any, f: Any, scratch: str, planned: Any, *part: Any) -> None:
             number = len(self.kernels)
             self.kernels.append((plan, planned))
             end, *counts = waits.get(f, (-1, "", ""))
             if end == len(f.lines):
                 self._add(f, number, 0, *counts)
             begun = f.intrinsic(COUNTER, "i64")
-            call(plan, f, scratch, planned)
+            call(plan, f, scratch, planned, *part)
             self._add(f, number, 1, begun, f.intrinsic(COUNTER, "i64"))
 
         with patch.object(steps, "call", timed_call), patch.object(steps, "barrier", timed_barrier):

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from chainrule.core.primitive import Primitive
 from chainrule.passes.kernels import reduction_sizes
-from chainrule.passes.views import View, extend_views, in_memory, is_lookup, layout_view, split
+from chainrule.passes.views import Axes, View, extend_views, in_memory, is_lookup, layout_view, split
 from chainrule.passes.winograd import winograd_convolution
 from chainrule.primitives import contract, index, layout
 from chainrule.primitives import elementwise as e
@@ -21,19 +21,24 @@ IN_ORDER = ("index", "scan", "window")  # kinds that read dense memory; loops re
 ALONG_AN_AXIS = ("argmax", "argmin")
 
 
-def matrix(view: View) -> tuple[int, int, int] | None:
+def matrix(view: View) -> tuple[Axes, int, int] | None:
     """The strides (stack, rows, columns) of a stack of matrices; None where it has none that a product can use.
+
+    Several axes of a stack that do not follow each other, as examples and heads of an attention, have a stride each.
 
     >>> matrix(View(0, (3, 4), (1, 3))), matrix(View(0, (3, 4), (8, 2)))
     ((0, 1, 3), None)
+    >>> matrix(View(0, (2, 5, 3, 4), (60, 4, 20, 1)))
+    (((2, 60), (5, 4)), 20, 1)
     """
     stack = 1
     for n in view.shape[:-2]:
         stack *= n
     blocks = split(view.shape, view.strides, (stack, *view.shape[-2:]))
-    if blocks is None or any(len(block) > 1 for block in blocks):
+    if blocks is None or any(len(block) > 1 for block in blocks[1:]):
         return None
-    a, b, c = (block[0][1] if block else 0 for block in blocks)
+    a: Axes = tuple(blocks[0]) if len(blocks[0]) > 1 else sum(stride for _, stride in blocks[0])
+    b, c = (block[0][1] if block else 0 for block in blocks[1:])
     rows, columns = view.shape[-2:]
     neighbours = {stride for n, stride in ((rows, b), (columns, c)) if n > 1}
     return (a, b, c) if not neighbours or (1 in neighbours and min(neighbours) > 0) else None

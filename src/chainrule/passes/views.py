@@ -13,6 +13,7 @@ from chainrule.primitives import index, layout
 from chainrule.program.program import CONSTANT, Node, Program
 
 Extents = list[tuple[int, int]]  # (extent, stride) from the outermost axis to the innermost
+Axes = int | tuple[tuple[int, int], ...]  # the same of a stack; of a single axis its stride alone
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ from chainrule.engines.native.division import Batches, Columns, Rows
 from chainrule.engines.native.host import Host
 from chainrule.engines.native.ir import Module, Verbatim
 from chainrule.engines.native.values import Mask, Value
+from chainrule.passes.views import Axes
 
 PAGE = mmap.PAGESIZE
 DTYPES = [d for d in dtypes.ALL if d != dtypes.bool_]
@@ -88,18 +89,26 @@ class Places:
     padding: np.ndarray
 
 
-def plain(batch: int, rows: int, columns: int, strides: tuple[int, int, int]) -> Places:
-    b, i, j = map(np.asarray, np.indices((batch, rows, columns)))
-    where = b * strides[0] + i * strides[1] + j * strides[2]
+def plain(batch: int, rows: int, columns: int, strides: tuple[Axes, int, int]) -> Places:
+    _, i, j = map(np.asarray, np.indices((batch, rows, columns)))
+    where = matrices(batch, strides[0]) + i * strides[1] + j * strides[2]
     return Places(where, int(where.max(initial=-1)) + 1, np.zeros(0, int))
 
 
-def panels(batch: int, rows: int, columns: int, stride: int, width: int) -> Places:
+def matrices(batch: int, axes: Axes) -> np.ndarray:
+    """Where each matrix of a stack begins."""
+    if isinstance(axes, int):
+        return np.arange(batch)[:, None, None] * axes
+    numbers = np.indices([extent for extent, _ in axes]).reshape(len(axes), -1)
+    return sum(number * stride for number, (_, stride) in zip(numbers, axes, strict=True))[:, None, None]
+
+
+def panels(batch: int, rows: int, columns: int, stride: Axes, width: int) -> Places:
     """A matrix of panels of so many columns, from an array (panels, rows, width)."""
     count = -(-columns // width)
     full = plain(batch, rows, count * width, (0, 0, 0)).where
-    b, i, j = np.indices(full.shape)
-    full = b * stride + (j // width * rows + i) * width + j % width
+    _, i, j = np.indices(full.shape)
+    full = matrices(batch, stride) + (j // width * rows + i) * width + j % width
     return Places(full[:, :, :columns], int(full.max(initial=-1)) + 1, full[:, :, columns:].ravel())
 
 
@@ -109,7 +118,7 @@ def places(c: Contraction) -> tuple[Places, Places, Places]:
         gate, j = np.divmod(np.arange(c.columns), c.span)
         k = np.arange(c.depth)[:, None]
         one = (j // c.b_panel * c.depth + k) * c.b_panel * c.gates + gate * c.b_panel + j % c.b_panel
-        where = np.arange(c.batch)[:, None, None] * c.b_batch + one
+        where = matrices(c.batch, c.b_batch) + one
         b = Places(where, int(where.max(initial=-1)) + 1, np.empty(0, int))
     elif not c.b_panel:
         b = plain(c.batch, c.depth, c.columns, (c.b_batch, c.b_depth, c.b_column))
@@ -207,7 +216,7 @@ def contractions(draw: st.DrawFn, host: Host) -> Contraction:
     """Every transposition, batches with and without repetition, gaps between rows, panels."""
     m, n, k = draw(SIZES), draw(SIZES), draw(st.one_of(SIZES, st.sampled_from([65, 130, 200])))
     dtype = draw(st.one_of(st.just(dtypes.float32), st.sampled_from(DTYPES)))
-    batch = draw(st.sampled_from([1, 1, 1, 0, 2, 5]))
+    batch = draw(st.sampled_from([1, 1, 1, 0, 2, 4, 5, 6]))
     gap = draw(st.sampled_from([0, 0, 1, 3]))
     lanes = host.lanes(max(4, 4 if dtype in dtypes.HALVES else dtype.itemsize))
     width = lanes * draw(st.integers(1, 4))
@@ -229,8 +238,16 @@ def contractions(draw: st.DrawFn, host: Host) -> Contraction:
     if gates > 1 and once.span % choose(once, host).width == 0 and draw(st.booleans()):
         once = replace(once, b_panel=choose(once, host).width)
     a, b, c = (p.size + gap for p in places(once))
-    repeat_a, repeat_b = draw(st.booleans()), draw(st.booleans())
-    return replace(once, batch=batch, a_batch=0 if repeat_a else a, b_batch=0 if repeat_b else b, c_batch=c)
+    a_batch, b_batch = (draw(stacks(batch, step)) for step in (a, b))
+    return replace(once, batch=batch, a_batch=a_batch, b_batch=b_batch, c_batch=c)
+
+
+@st.composite
+def stacks(draw: st.DrawFn, batch: int, step: int) -> Axes:
+    """One matrix for all, matrices in a row, or along two axes: in another order, or some matrices for several."""
+    half = batch // 2
+    several = [((half, step), (2, half * step)), ((half, step), (2, 0)), ((half, 0), (2, step))]
+    return draw(st.sampled_from([0, step, step, *(several if batch in (4, 6) else [])]))
 
 
 def variants(c: Contraction, host: Host) -> list[Plan]:

@@ -11,7 +11,7 @@ from chainrule.compile import trace_program
 from chainrule.core.tensor import tensor
 from chainrule.engines.native.check import verify_plan
 from chainrule.engines.native.evaluate import Place
-from chainrule.engines.native.plan import FIRST
+from chainrule.engines.native.places import FIRST
 from chainrule.errors import CompileError
 from chainrule.passes.views import View
 

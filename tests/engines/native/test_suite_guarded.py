@@ -15,7 +15,7 @@ from chainrule.core.tensor import tensor
 ROOT = Path(__file__).parents[3]
 FILES = (
     "primitives", "functions", "training", "random", "windows", "sparse", "winograd", "sums", "gates", "pitches",
-    "loops", "layers",
+    "stacks", "loops", "layers",
 )  # fmt: skip
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs mprotect")
@@ -51,10 +51,10 @@ SHORTER = """
 import numpy as np
 import chainrule as cr
 from tests.engines.native import suite
-from chainrule.engines.native import plan as plans
+from chainrule.engines.native import places
 
-whole = plans.bytes_of
-plans.bytes_of = lambda plan, x: whole(plan, x) - 4   # what nobody may do: memory one element too small
+whole = places.bytes_of
+places.bytes_of = lambda plan, x: whole(plan, x) - 4   # what nobody may do: memory one element too small
 suite.verify_plan = lambda plan: plan
 x = cr.tensor(np.ones((5, 7), np.float32))
 print(suite.native(lambda x: cr.sum(cr.exp(x), axis=0) * cr.sum(cr.exp(x)), guarded={guarded})(x).shape)

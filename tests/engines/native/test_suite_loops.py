@@ -9,8 +9,8 @@ from tests.engines.native.suite import compare, native, on_threads, plans, real
 import chainrule as cr
 from chainrule import errors, losses, nn
 from chainrule.core.tensor import wrap
+from chainrule.engines.native.cuts import FEWEST_ROWS
 from chainrule.engines.native.host import detect
-from chainrule.engines.native.plan import FEWEST_ROWS
 
 
 def leaves(result):

@@ -16,6 +16,7 @@ from chainrule.engines.native.jit import Library, compile_object
 from chainrule.engines.native.memory import Arena
 from chainrule.engines.native.threads import Task, pool
 from chainrule.engines.native.tiles import Contraction, Divide, Plan, candidates
+from chainrule.passes.views import Axes
 
 TRIED = 6  # plans
 SECONDS = 0.02  # spent on each, at least
@@ -62,12 +63,17 @@ def _bytes(plans: list[Plan]) -> list[int]:
     """Enough memory for A, B, C and the scratch of every plan, whatever the strides."""
     c = plans[0].contraction
     size = c.dtype.itemsize
-    a = c.batch * c.a_batch + c.rows * c.a_row + c.depth * c.a_depth
+    a = _reach(c.a_batch, c.batch) + c.rows * c.a_row + c.depth * c.a_depth
     b = (
-        c.batch * c.b_batch
+        _reach(c.b_batch, c.batch)
         + c.depth * c.b_depth
         + (c.columns + c.b_panel) * max(c.b_column, c.depth if c.b_panel else 1)
     )
     b += (c.depth + c.b_panel) * c.columns if c.b_panel else 0
     out = c.batch * c.c_batch + c.rows * (c.c_row + c.c_panel + c.columns)
     return [(n + 4096) * size for n in (a, b, out)] + [max(plan.scratch_bytes for plan in plans) + 4096]
+
+
+def _reach(axes: Axes, count: int) -> int:
+    """How many elements there are between the first matrix of a stack and the end of the last one, at most."""
+    return count * axes if isinstance(axes, int) else sum(extent * stride for extent, stride in axes)

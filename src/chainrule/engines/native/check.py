@@ -6,9 +6,12 @@ that can fail comes after state was overwritten.
 """
 
 from collections.abc import Iterator
+from itertools import product
 
-from chainrule.engines.native.division import Batches, Columns, Parts
-from chainrule.engines.native.plan import FIRST, NativePlan, PlannedKernel
+from chainrule.engines.native.cuts import chains, reads_own_matrix
+from chainrule.engines.native.division import Batches, Columns, Parts, Rows
+from chainrule.engines.native.places import FIRST
+from chainrule.engines.native.plan import NativePlan, PlannedKernel
 from chainrule.engines.native.storage import DENSE, full_members
 from chainrule.errors import CompileError
 from chainrule.passes.copies import in_order, is_piece, is_start, matrix
@@ -42,6 +45,9 @@ def _problems(plan: NativePlan) -> Iterator[str]:
     if not plan.inside:
         yield from _guard(plan)
     yield from _memory(plan)
+    for chain in chains(plan.kernels):
+        if len(chain) > 1:
+            yield from _matrices(plan, chain)
 
 
 def _views(plan: NativePlan) -> Iterator[str]:
@@ -191,6 +197,36 @@ def _sums(plan: NativePlan, planned: PlannedKernel) -> Iterator[str]:
             whole = isinstance(share, Columns if kernel.sizes[0] == 1 else Batches)
         if not whole or planned.turned:
             yield f"{planned.name} splits a sum between threads"
+
+
+def _matrices(plan: NativePlan, chain: list[PlannedKernel]) -> Iterator[str]:
+    """Kernels that are called matrix by matrix have the same matrices, and read of each other those alone."""
+    before: list[PlannedKernel] = []
+    for planned in chain:
+        kernel, share, count = planned.kernel, planned.share, planned.stack
+        whole = isinstance(share, Batches) or (isinstance(share, Rows) and not share.larger)
+        if not (isinstance(share, Batches | Rows) and whole and share.count == count):
+            yield f"{planned.name} is not cut into {count} matrices"
+        for other in before:
+            for x in kernel.inputs:
+                if x in other.kernel.outputs and not reads_own_matrix(plan.grouping, kernel, x, count):
+                    yield f"{planned.name} reads of %{x} what {other.name} has not made yet"
+            for x, y in product([*kernel.inputs, *kernel.outputs], other.kernel.outputs):
+                if x != y and _overlap(plan, x, y):
+                    yield f"{other.name} writes %{y} where {planned.name} looks for %{x}"
+            for x, y in product(kernel.outputs, other.kernel.inputs):
+                own = plan.places[x] == plan.places[y] and reads_own_matrix(plan.grouping, other.kernel, y, count)
+                if _overlap(plan, x, y) and not own:
+                    yield f"{planned.name} writes %{x} where {other.name} looks for %{y}"
+        before.append(planned)
+
+
+def _overlap(plan: NativePlan, x: int, y: int) -> bool:
+    """Whether two values of the arena lie in the same memory, if only in part."""
+    a, b = plan.places[x], plan.places[y]
+    if a.external is not None or b.external is not None:
+        return False
+    return a.offset < b.offset + plan.sizes[y] and b.offset < a.offset + plan.sizes[x]
 
 
 # -- memory

@@ -85,8 +85,14 @@ class _Driver:
         a, b = self.a, self.b
         with f.loop(*self.matrices) as loop:
             self.batch = loop.counter
-            self.a = f.address(a, f.mul(self.batch, c.a_batch), self.name)
-            self.b = f.address(b, f.mul(self.batch, c.b_batch), self.name)
+            self.a, self.b = (
+                f.address(
+                    operand,
+                    f.mul(self.batch, axes) if isinstance(axes, int) else f.element(axes, self.batch),
+                    self.name,
+                )
+                for operand, axes in ((a, c.a_batch), (b, c.b_batch))
+            )
             self._depths()
 
     def _depths(self) -> None:

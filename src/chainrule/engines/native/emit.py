@@ -12,7 +12,8 @@ from chainrule.engines.native.epilogue import NodesEpilogue
 from chainrule.engines.native.evaluate import PARAMETERS, Evaluator, Spot
 from chainrule.engines.native.ir import SCALARS, Function, Index, Module
 from chainrule.engines.native.loops import emit_loop
-from chainrule.engines.native.plan import STOP, WATCH, NativePlan, PlannedKernel
+from chainrule.engines.native.places import STOP, WATCH
+from chainrule.engines.native.plan import NativePlan, PlannedKernel
 from chainrule.engines.native.rows import RowWriter
 from chainrule.engines.native.singles import SingleWriter
 from chainrule.engines.native.sparse import SparseWriter

@@ -69,21 +69,11 @@ class Evaluator:
 
     # -- index maps
 
-    def element(self, extents: Extents, number: Index) -> Index:
-        """Σ stride · index for the flat `number` of a block of axes."""
-        if not extents:
-            return 0
-        total: Index = 0
-        for extent, stride in reversed(extents[1:]):
-            total = self.f.add(total, self.f.mul(self.f.rem(number, extent), stride))
-            number = self.f.div(number, extent)
-        return self.f.add(total, self.f.mul(number, extents[0][1]))
-
     def address(self, view: View, blocks: Sequence[Extents], outer: Sequence[Index]) -> Index:
         """The element where a row begins."""
         total: Index = view.offset
         for extents, number in zip(blocks, outer, strict=True):
-            total = self.f.add(total, self.element(extents, number))
+            total = self.f.add(total, self.f.element(extents, number))
         return total
 
     def in_memory(self, view: View) -> View:

@@ -15,7 +15,8 @@ from chainrule.engines.native.host import processor
 from chainrule.engines.native.jit import Library
 from chainrule.engines.native.manifest import Manifest, Slot
 from chainrule.engines.native.memory import Arena
-from chainrule.engines.native.plan import FIRST, STOP, WATCH, NativePlan
+from chainrule.engines.native.places import FIRST, STOP, WATCH
+from chainrule.engines.native.plan import NativePlan
 from chainrule.engines.native.storage import Storage
 from chainrule.engines.native.threads import Task, pool, resolve
 from chainrule.errors import DivisionByZero, DTypeError, IndexOutOfRange

@@ -1,6 +1,7 @@
 """A plan in words: the five steps from a Program to kernels, as text."""
 
 from chainrule.dtypes import SHORT
+from chainrule.engines.native.cuts import chains
 from chainrule.engines.native.division import Batches, Columns, Flat, Parts, Rows, Share, Together
 from chainrule.engines.native.plan import NativePlan, PlannedKernel
 from chainrule.engines.native.storage import DENSE
@@ -101,12 +102,14 @@ def _form(planned: PlannedKernel) -> str:
 
 def _shares(plan: NativePlan) -> list[str]:
     lines = []
+    together = {id(k) for chain in chains(plan.kernels) if len(chain) > 1 for k in chain}
     for i, planned in enumerate(plan.kernels):
         if i and i == plan.schedule.guard:
             lines.append("---- barrier; an error ends the step here, before anything is overwritten")
         elif planned.barrier:
             lines.append("---- barrier")
         lines.append(f"{planned.name}  {_form(planned)}; {_count(planned.lanes, 'lane')}; {_share(planned.share)}")
+        lines[-1] += ", one after the other with those of its neighbours" if id(planned) in together else ""
         if planned.loop is not None:
             lines += [f"    in each step  {line}" for line in _shares(planned.loop)]
     return lines

@@ -8,6 +8,7 @@ use one after the other, and the workspaces of loops.
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from chainrule.engines.native.cuts import reads_own_matrix
 from chainrule.engines.native.division import Columns, Flat, Rows, Single, Together
 from chainrule.passes.grouping import Grouping
 from chainrule.passes.kernels import Kernel
@@ -61,6 +62,9 @@ def _own(plan: "NativePlan", planned: "PlannedKernel", x: int, writes: bool) -> 
         return "the first thread"
     if isinstance(share, Flat):
         return (share, planned.lanes, node.size) if writes or node.size > 1 else None
+    if planned.stack > 1 and x not in plan.storage:
+        own = writes or reads_own_matrix(plan.grouping, kernel, x, planned.stack)
+        return ("matrices", planned.stack) if own else None
     if planned.form in ("single", "window", "sparse", "winograd"):
         return None
     if kernel.gates > 1 and not isinstance(share, Rows):

@@ -167,6 +167,16 @@ class Function:
 
     # -- memory
 
+    def element(self, extents: Sequence[tuple[int, int]], number: Index) -> Index:
+        """Σ stride · index for the flat `number` of a block of axes (extent, stride)."""
+        if not extents:
+            return 0
+        total: Index = 0
+        for extent, stride in reversed(extents[1:]):
+            total = self.add(total, self.mul(self.rem(number, extent), stride))
+            number = self.div(number, extent)
+        return self.add(total, self.mul(number, extents[0][1]))
+
     def address(self, pointer: str, index: Index, element: str) -> str:
         """The address of an element of the given type."""
         return pointer if index == 0 else self.op(f"getelementptr {element}, ptr {pointer}, i64 {index}")

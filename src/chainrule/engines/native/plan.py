@@ -2,34 +2,29 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from mmap import PAGESIZE
 
 from chainrule import dtypes
 from chainrule.control import LOOPS
 from chainrule.engines.native import narrow, sorting, sparse, windows, winograd
 from chainrule.engines.native.columns import group_of
+from chainrule.engines.native.cuts import by_rows, enough_rows, take_over_rows, take_over_stacks
 from chainrule.engines.native.division import Batches, Columns, Flat, Rows, Share, Single, Together
 from chainrule.engines.native.evaluate import Place, lanes_of
 from chainrule.engines.native.hazards import place_barriers
 from chainrule.engines.native.host import Host
 from chainrule.engines.native.pitches import pitches
+from chainrule.engines.native.places import place_values, up
 from chainrule.engines.native.rows import scratch_bytes
 from chainrule.engines.native.singles import division_of_single
 from chainrule.engines.native.storage import DENSE, Storage, contraction_of, product_of, storages
-from chainrule.engines.native.tiles import Contraction, Divide, choose, stacked
+from chainrule.engines.native.tiles import Contraction, choose, stacked
 from chainrule.engines.native.tiles import Plan as TilePlan
 from chainrule.passes.grouping import Grouping
 from chainrule.passes.in_place import Schedule, schedule
 from chainrule.passes.kernels import Kernel
-from chainrule.passes.views import in_memory
 from chainrule.primitives import contract
-from chainrule.program.program import CONSTANT, Program
+from chainrule.program.program import Program
 
-ALIGNMENT = 64
-STOP = 64  # the arena begins with (code, value, node, step) of an error; then a flag that stops the steps
-WATCH = 72
-FIRST = 128
-FEWEST_ROWS = 8  # that each thread is to have of a product in a loop
 PLAIN = (dtypes.float32, dtypes.float64)
 PACKED = 16  # steps of a loop from which on it pays to put the right operands of its products into panels
 
@@ -50,6 +45,7 @@ class PlannedKernel:
     result: int = -1  # of a contraction: the output that its partial sums are kept in
     turned: bool = False  # a contraction that is computed transposed
     barrier: bool = False  # before it
+    stack: int = 1  # so many units, each a matrix of a stack: it may be called for one of them after the other
     scratch_bytes: int = 0
     elements: int = 0  # of a flat kernel, padding included
     loop: "NativePlan | None" = None  # of a step
@@ -81,7 +77,7 @@ class NativePlan:
     @property
     def scratch_bytes(self) -> int:
         """Scratch memory of a thread."""
-        return _up(max([k.scratch_bytes for k in self.kernels], default=0), 4096) + 256
+        return up(max([k.scratch_bytes for k in self.kernels], default=0), 4096) + 256
 
     @property
     def work(self) -> float:
@@ -129,7 +125,7 @@ def make_plan(
     order = schedule(grouping)
 
     def tiles(contraction: Contraction) -> TilePlan:
-        return choose(contraction, host, False, Rows if inside and _enough_rows(contraction, host) else None)
+        return choose(contraction, host, False, Rows if inside and enough_rows(contraction, host) else None)
 
     found = storages(grouping, order, set(packed) if inside else set(held), tiles, inside)
     if not inside:
@@ -138,8 +134,9 @@ def make_plan(
     plan = NativePlan(program, grouping, order, host, held, found, choose, guarded=guarded, inside=inside)
     for i, kernel in enumerate(order.kernels):
         plan.kernels.append(_planned(plan, kernel, f"{name}{i}"))
-    _divide_rows(plan)
-    _memory(plan)
+    take_over_rows(plan)
+    take_over_stacks(plan)
+    place_values(plan)
     place_barriers(plan)
     return plan
 
@@ -224,7 +221,7 @@ def _planned_contraction(plan: NativePlan, kernel: Kernel, name: str) -> Planned
     storage = plan.storage.get(result, DENSE)
     contraction = contraction_of(grouping, n, plan.storage, storage, kernel.gates)
     once = not fitting or any(x in plan.schedule.in_place for x in kernel.outputs)
-    divide = _by_rows(plan, contraction)
+    divide = by_rows(plan, contraction)
     if any(grouping.reduces(x) for x in kernel.nodes):  # a sum belongs to one thread
         contraction = stacked(contraction, kernel.sizes[0])
         divide = Batches if contraction.batch > 1 else Columns
@@ -240,158 +237,3 @@ def _planned_contraction(plan: NativePlan, kernel: Kernel, name: str) -> Planned
         storage.turned,
         scratch_bytes=tiles.scratch_bytes,
     )
-
-
-def _by_rows(plan: NativePlan, c: Contraction) -> Divide:
-    """In a loop threads keep to their rows, all products cut alike, so that they need not wait for each other.
-
-    That is, where each of them has enough rows, and room for the whole right operand in its cache.
-    """
-    if not plan.inside or not _enough_rows(c, plan.host):
-        return None
-    return _cut_of_products(plan).get(c.rows, Rows)
-
-
-def _enough_rows(c: Contraction, host: Host) -> bool:
-    small = c.depth * c.columns * c.in_registers.itemsize <= host.l2_bytes // 2
-    return small and c.batch == 1 and c.window is None and c.rows >= FEWEST_ROWS * host.cores
-
-
-def _cut_of_products(plan: NativePlan) -> dict[int, Rows]:
-    """The cuts of the products that are cut by rows, by the number of rows."""
-    shares = [k.share for k in plan.kernels if k.form == "contract" and isinstance(k.share, Rows)]
-    return {share.rows: share for share in shares}
-
-
-def _divide_rows(plan: NativePlan) -> None:
-    """A row kernel takes over the cut of the kernel that makes its operand: each thread then finds what it wrote.
-
-    In a loop it takes over that of the products with as many rows, for what it writes is read in the next step.
-    """
-    home = {n: k for k in plan.kernels for n in k.kernel.outputs}
-    cuts = _cut_of_products(plan) if plan.inside else {}
-    for planned in plan.kernels:
-        if planned.form in ("rows", "flat") and planned.kernel.sizes[0] in cuts:
-            planned.form, planned.share = "rows", cuts[planned.kernel.sizes[0]]
-            planned.scratch_bytes = scratch_bytes(plan.grouping, planned.kernel, planned.lanes)
-            continue
-        if planned.form != "rows" or not isinstance(planned.share, Rows):
-            continue
-        for x in planned.kernel.inputs:
-            source = home.get(x)
-            if source is None or source.turned or not isinstance(source.share, Rows):
-                continue
-            rows = planned.kernel.sizes[0]
-            if source.share.rows == rows and plan.grouping.nodes[x].size % rows == 0:
-                planned.share = source.share
-                break
-
-
-# -- memory
-
-
-def _up(n: int, multiple: int) -> int:
-    return -(-n // multiple) * multiple
-
-
-def bytes_of(plan: NativePlan, x: int) -> int:
-    """The memory of a value, rounded up to whole cache lines; exact where it is guarded."""
-    node = plan.grouping.nodes[x]
-    elements = plan.storage.get(x, DENSE).elements(node.shape)
-    return _up(max(elements, 1) * node.dtype.itemsize, 1 if plan.guarded else ALIGNMENT)
-
-
-def _put(plan: NativePlan, x: int, at: int) -> int:
-    """Give a value memory from `at` on. Where it ends, or where the page behind it does."""
-    size = bytes_of(plan, x)
-    end = at + size
-    if plan.guarded:
-        end = at + _up(size, PAGESIZE)
-        plan.guards.append(end)
-    plan.places[x], plan.sizes[x] = Place(end - size, pitch=plan.storage.get(x, DENSE).pitch), size
-    return end + PAGESIZE if plan.guarded else end
-
-
-def _memory(plan: NativePlan) -> None:
-    """State first, then constants, then temporaries, which share memory where their lives do not overlap."""
-    nodes, order = plan.grouping.nodes, plan.schedule
-    at = _up(FIRST, PAGESIZE) if plan.guarded else FIRST
-
-    def put(x: int) -> None:
-        nonlocal at
-        at = _put(plan, x, at)
-
-    for k, x in enumerate(plan.passed):
-        plan.places[x] = Place(0, k)
-    for x in plan.held:
-        put(x)
-    for new, old in order.in_place.items():
-        plan.places[new], plan.sizes[new] = plan.places[old], plan.sizes[old]
-    for new in order.copied:
-        put(new)
-    plan.state_bytes = at
-    for k, x in enumerate(plan.results if plan.inside else ()):
-        plan.places[x], plan.sizes[x] = Place(0, len(plan.passed) + k), nodes[x].nbytes
-    for x in plan.results:
-        if x not in plan.places and nodes[x].size == 0:
-            plan.places[x], plan.sizes[x] = Place(FIRST), 0
-    for kernel in order.kernels:
-        for x in kernel.inputs:
-            if nodes[x].primitive is CONSTANT and in_memory(nodes[x]) and x not in plan.places:
-                put(x)
-    if plan.guarded:
-        for planned in plan.kernels:
-            if planned.loop is not None:
-                planned.workspace, at = at, at + _up(planned.loop.arena_bytes, PAGESIZE) + PAGESIZE
-                plan.guards.append(at - PAGESIZE)
-        for x in [x for k in order.kernels for x in k.outputs if x not in plan.places]:
-            put(x)
-    else:
-        at = _temporaries(plan, _up(at, 4096))
-    plan.arena_bytes = at + ALIGNMENT
-
-
-def _temporaries(plan: NativePlan, start: int) -> int:
-    """First fit by the order of kernels. The end of the memory used.
-
-    In a loop whose threads keep to their rows no two values share memory: that would make them wait.
-    """
-    apart = plan.inside and bool(_cut_of_products(plan))
-    kernels, results = plan.schedule.kernels, set(plan.results)
-    last: dict[int, int] = {}
-    for i, kernel in enumerate(kernels):
-        for x in kernel.inputs:
-            last[x] = i
-    end = start
-    alive: list[tuple[int, int, int]] = []  # (last kernel, from, to)
-    for i, kernel in enumerate(kernels):
-        if not apart:
-            alive = [part for part in alive if part[0] >= i]
-        for x in kernel.outputs:
-            if x not in plan.places:
-                plan.sizes[x] = bytes_of(plan, x)
-                at = _gap(alive, start, plan.sizes[x])
-                plan.places[x] = Place(at, pitch=plan.storage.get(x, DENSE).pitch)
-                end = max(end, _occupy(alive, plan, x, 1 << 60 if x in results else last.get(x, i)))
-        inner = plan.kernels[i].loop
-        if inner is not None:
-            at = plan.kernels[i].workspace = _gap(alive, start, _up(inner.arena_bytes, ALIGNMENT))
-            alive.append((i, at, at + _up(inner.arena_bytes, ALIGNMENT)))
-            end = max(end, alive[-1][2])
-    return end
-
-
-def _gap(alive: list[tuple[int, int, int]], start: int, size: int) -> int:
-    """The first place where so many bytes are free."""
-    at = start
-    for _, lo, hi in sorted(alive, key=lambda part: part[1]):
-        if at + size <= lo:
-            break
-        at = max(at, hi)
-    return at
-
-
-def _occupy(alive: list[tuple[int, int, int]], plan: NativePlan, x: int, last: int) -> int:
-    at = plan.places[x].offset
-    alive.append((last, at, at + plan.sizes[x]))
-    return at + plan.sizes[x]

@@ -1,5 +1,6 @@
 """The kernels of a step called in their order, and what lies between and behind them."""
 
+from chainrule.engines.native.cuts import chains
 from chainrule.engines.native.division import Rows
 from chainrule.engines.native.evaluate import in_pitch
 from chainrule.engines.native.hazards import rows_to_copy
@@ -7,6 +8,8 @@ from chainrule.engines.native.ir import SCALARS, Function, Index
 from chainrule.engines.native.plan import NativePlan, PlannedKernel
 from chainrule.engines.native.storage import DENSE
 from chainrule.primitives import contract
+
+WHOLE: tuple[Index, Index] = ("%thread", "%threads")
 
 
 def barrier(f: Function) -> None:
@@ -16,18 +19,25 @@ def barrier(f: Function) -> None:
 
 def calls(plan: NativePlan, f: Function, scratch: str, kernels: list[PlannedKernel]) -> None:
     """Call the kernels, with barriers where they are due; behind the place where errors are looked for there is one."""
-    for k, planned in enumerate(kernels):
-        if planned.barrier and (k or plan.schedule.guard == 0 or plan.inside):
+    for k, chain in enumerate(chains(kernels)):
+        if chain[0].barrier and (k or plan.schedule.guard == 0 or plan.inside):
             barrier(f)
-        call(plan, f, scratch, planned)
+        if len(chain) == 1:
+            call(plan, f, scratch, chain[0])
+            continue
+        with f.loop(*f.slice(chain[0].stack, "%thread", "%threads")) as loop:
+            for planned in chain:
+                call(plan, f, scratch, planned, (loop.counter, planned.stack))
 
 
-def call(plan: NativePlan, f: Function, scratch: str, planned: PlannedKernel) -> None:
-    """Call a kernel."""
+def call(
+    plan: NativePlan, f: Function, scratch: str, planned: PlannedKernel, part: tuple[Index, Index] = WHOLE
+) -> None:
+    """Call a kernel for a thread's part of it, or for any other: `part` (0, 2) is the first half of its units."""
     operands: list[tuple[str, Index]] = []
     if planned.form == "contract":
         operands = [("ptr", pointer) for pointer in _operands(plan, f, planned)]
-    shared = [("ptr", "%arena"), ("ptr", "%table"), ("ptr", scratch), ("i64", "%thread"), ("i64", "%threads")]
+    shared = [("ptr", "%arena"), ("ptr", "%table"), ("ptr", scratch), ("i64", part[0]), ("i64", part[1])]
     together = [("ptr", "%sync")] if planned.loop is not None else []
     f.call(planned.name, *operands, *shared, *together)
 

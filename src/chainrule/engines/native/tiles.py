@@ -14,6 +14,7 @@ from math import gcd, prod
 from chainrule import dtypes
 from chainrule.engines.native.division import Batches, Columns, Division, Rows
 from chainrule.engines.native.host import Host
+from chainrule.passes.views import Axes
 
 UNROLL = 4
 """The most steps of k in one turn of the inner loop."""
@@ -61,7 +62,8 @@ class Contraction:
     """C[b, i, j] = Σ over k of A[b, i, k] · B[b, k, j]: sizes, and where elements lie, in elements from each start.
 
     A[b, i, k] is at b · a_batch + i · a_row + k · a_depth, and so on; C's columns are neighbours. One stride of A and
-    one of B must be 1 (a stride along an extent of 1 does not count). A batch stride of 0 repeats the same matrix.
+    one of B must be 1 (a stride along an extent of 1 does not count). A batch stride of 0 repeats one matrix; where
+    matrices lie along several axes, it is (extent, stride) of each.
 
     `b_panel`: B lies in panels of so many columns, zero-padded: with b_column = 1, B[k, j] is at
     (j // b_panel · depth + k) · b_panel + j % b_panel. With b_depth = 1, B is the transpose of a matrix in such panels:
@@ -83,8 +85,8 @@ class Contraction:
     a_depth: int = 1
     b_column: int = 1
     batch: int = 1
-    a_batch: int = 0
-    b_batch: int = 0
+    a_batch: Axes = 0
+    b_batch: Axes = 0
     c_batch: int = 0
     b_panel: int = 0
     c_panel: int = 0

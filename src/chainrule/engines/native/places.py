@@ -1,0 +1,130 @@
+"""Where values lie: one arena, in which values whose lives do not overlap share memory."""
+
+from mmap import PAGESIZE
+from typing import TYPE_CHECKING
+
+from chainrule.engines.native.cuts import chains, cut_of_products
+from chainrule.engines.native.evaluate import Place
+from chainrule.engines.native.storage import DENSE
+from chainrule.passes.views import in_memory
+from chainrule.program.program import CONSTANT
+
+if TYPE_CHECKING:
+    from chainrule.engines.native.plan import NativePlan
+
+ALIGNMENT = 64
+STOP = 64  # the arena begins with (code, value, node, step) of an error; then a flag that stops the steps
+WATCH = 72
+FIRST = 128
+
+
+def up(n: int, multiple: int) -> int:
+    """The next multiple."""
+    return -(-n // multiple) * multiple
+
+
+def bytes_of(plan: "NativePlan", x: int) -> int:
+    """The memory of a value, rounded up to whole cache lines; exact where it is guarded."""
+    node = plan.grouping.nodes[x]
+    elements = plan.storage.get(x, DENSE).elements(node.shape)
+    return up(max(elements, 1) * node.dtype.itemsize, 1 if plan.guarded else ALIGNMENT)
+
+
+def _put(plan: "NativePlan", x: int, at: int) -> int:
+    """Give a value memory from `at` on. Where it ends, or where the page behind it does."""
+    size = bytes_of(plan, x)
+    end = at + size
+    if plan.guarded:
+        end = at + up(size, PAGESIZE)
+        plan.guards.append(end)
+    plan.places[x], plan.sizes[x] = Place(end - size, pitch=plan.storage.get(x, DENSE).pitch), size
+    return end + PAGESIZE if plan.guarded else end
+
+
+def place_values(plan: "NativePlan") -> None:
+    """State first, then constants, then temporaries, which share memory where their lives do not overlap."""
+    nodes, order = plan.grouping.nodes, plan.schedule
+    at = up(FIRST, PAGESIZE) if plan.guarded else FIRST
+
+    def put(x: int) -> None:
+        nonlocal at
+        at = _put(plan, x, at)
+
+    for k, x in enumerate(plan.passed):
+        plan.places[x] = Place(0, k)
+    for x in plan.held:
+        put(x)
+    for new, old in order.in_place.items():
+        plan.places[new], plan.sizes[new] = plan.places[old], plan.sizes[old]
+    for new in order.copied:
+        put(new)
+    plan.state_bytes = at
+    for k, x in enumerate(plan.results if plan.inside else ()):
+        plan.places[x], plan.sizes[x] = Place(0, len(plan.passed) + k), nodes[x].nbytes
+    for x in plan.results:
+        if x not in plan.places and nodes[x].size == 0:
+            plan.places[x], plan.sizes[x] = Place(FIRST), 0
+    for kernel in order.kernels:
+        for x in kernel.inputs:
+            if nodes[x].primitive is CONSTANT and in_memory(nodes[x]) and x not in plan.places:
+                put(x)
+    if plan.guarded:
+        for planned in plan.kernels:
+            if planned.loop is not None:
+                planned.workspace, at = at, at + up(planned.loop.arena_bytes, PAGESIZE) + PAGESIZE
+                plan.guards.append(at - PAGESIZE)
+        for x in [x for k in order.kernels for x in k.outputs if x not in plan.places]:
+            put(x)
+    else:
+        at = _temporaries(plan, up(at, 4096))
+    plan.arena_bytes = at + ALIGNMENT
+
+
+def _temporaries(plan: "NativePlan", start: int) -> int:
+    """First fit by the order of kernels. The end of the memory used.
+
+    In a loop whose threads keep to their rows no two values share memory: that would make them wait. Nor do two that
+    the kernels of one stack touch.
+    """
+    apart = plan.inside and bool(cut_of_products(plan))
+    kernels, results = plan.schedule.kernels, set(plan.results)
+    ends: list[int] = []  # for each kernel the last one of its chain
+    for chain in chains(plan.kernels):
+        ends += [len(ends) + len(chain) - 1] * len(chain)
+    last: dict[int, int] = {}
+    for i, kernel in enumerate(kernels):
+        for x in kernel.inputs:
+            last[x] = ends[i]
+    end = start
+    alive: list[tuple[int, int, int]] = []  # (last kernel, from, to)
+    for i, kernel in enumerate(kernels):
+        if not apart:
+            alive = [part for part in alive if part[0] >= i]
+        for x in kernel.outputs:
+            if x not in plan.places:
+                plan.sizes[x] = bytes_of(plan, x)
+                at = _gap(alive, start, plan.sizes[x])
+                plan.places[x] = Place(at, pitch=plan.storage.get(x, DENSE).pitch)
+                end = max(end, _occupy(alive, plan, x, 1 << 60 if x in results else last.get(x, ends[i])))
+        inner = plan.kernels[i].loop
+        if inner is not None:
+            at = plan.kernels[i].workspace = _gap(alive, start, up(inner.arena_bytes, ALIGNMENT))
+            alive.append((i, at, at + up(inner.arena_bytes, ALIGNMENT)))
+            end = max(end, alive[-1][2])
+    return end
+
+
+def _gap(alive: list[tuple[int, int, int]], start: int, size: int) -> int:
+    """The first place where so many bytes are free."""
+    at = start
+    for _, lo, hi in sorted(alive, key=lambda part: part[1]):
+        if at + size <= lo:
+            break
+        at = max(at, hi)
+    return at
+
+
+def _occupy(alive: list[tuple[int, int, int]], plan: "NativePlan", x: int, last: int) -> int:
+    at = plan.places[x].offset
+    alive.append((last, at, at + plan.sizes[x]))
+    return at + plan.sizes[x]
