@@ -45,7 +45,9 @@ def by_places(shape: Shape, strides: tuple[int, ...], window_rows: Shape) -> boo
     """
     if shape[-2] != shape[-1]:
         return shape[-1] != window_rows[-1]
-    return shape[-1] > 1 and strides[-1] != 1
+    if shape[-1] == 1:  # one place in each portion
+        return shape[:-2] != window_rows[:-2]
+    return strides[-1] != 1
 
 
 def _infer_depthwise(x: Tensor, w: Tensor, places: Shape, **_: Shape) -> TypeOf:

@@ -10,7 +10,7 @@ Rules, applied to the nodes in the order of their depth (the contractions and re
   2  A reduction joins the latest kernel of its kind and shape that its operand allows, or opens one. A sum down the
      columns of a product's result joins the product, if threads can share that out without splitting the sum.
   3  An elementwise node joins the latest of the kernels that make its operands, if its shape fits; else it waits. Edges
-     thus point from earlier kernels to later ones: no cycle can arise.
+     thus point from earlier kernels to later ones: no cycle can arise. For a number alone it does not join.
   4  What waits is pulled into the first kernel that asks for it and that it fits, else it gets a kernel.
   5  What is cheap and depends on inputs alone is computed again by every kernel that asks.
   6  A value that a later kernel reads is stored, unless a short chain of cheap nodes over stored values makes it again.
@@ -288,11 +288,26 @@ class Grouping:
             place = self.position(n)
             if place != (0, -1):
                 kernel = (self.early, self.late)[place[0]][place[1]]
+                if self._wants_numbers(kernel, n):
+                    return
                 if not self.fits(kernel, n):
                     self._store_small(n)
                     self._open_gates(kernel, n)
                 if self.fits(kernel, n):
                     self._join(kernel, n)
+
+    def _wants_numbers(self, kernel: Kernel, n: int) -> bool:
+        """Whether a node needs nothing but numbers of a kernel of one row, which one thread computes: it waits."""
+        if kernel.kind != "rows" or kernel.sizes[0] != 1:
+            return False
+        met = {x for k in kernel.nodes for x in (k, *self.bases(k)) if self.nodes[x].size > 1}
+        todo = [n]
+        while todo:
+            below = self.bases(todo.pop())
+            if met.intersection(below):
+                return False
+            todo += [x for x in below if self.computed(x) and x not in self.home]
+        return True
 
     def _open_gates(self, kernel: Kernel, n: int) -> None:
         """Rule 8: a product whose columns are so many gates, if `n` takes one of them."""

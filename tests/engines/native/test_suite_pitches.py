@@ -100,7 +100,7 @@ STEPS = {
     "turned": lambda h, g, w: h @ w.T + g,
     "square": lambda h, g, w: (h @ g.T) @ h * 0.1,
     "gram": lambda h, g, w: h @ (g.T @ h) * 0.1,
-    "choice": lambda h, g, w: cr.where(h > g, h, w[1] * 0.5),
+    "choice": lambda h, g, w: cr.where(h > w[0], h, w[1] * 0.5),
     "flip": lambda h, g, w: cr.flip(h, (0,)) + g,
 }
 

@@ -52,6 +52,11 @@ def test_any_setting(case, dtype, parts):
     compare(attributes, dtype, x, w, parts=parts)
 
 
+def test_a_portion_of_one_place_and_a_window_of_one_element():
+    settings = {"strides": (2,), "low": (0,), "high": (0,), "input_step": (1,), "kernel_step": (1,)}
+    compare(settings, "float32", (1, 3, 1, 1), (1, 1, 1, 1), parts=2)
+
+
 @pytest.mark.parametrize("window", [1, 3])
 @pytest.mark.parametrize(("size", "parts"), [(8, 4), (9, 9), (12, 6)])
 def test_gradients_of_kernels_in_portions(window, size, parts):

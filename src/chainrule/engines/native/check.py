@@ -6,11 +6,11 @@ that can fail comes after state was overwritten.
 """
 
 from collections.abc import Iterator
-from itertools import product
+from itertools import accumulate, product
 
 from chainrule.engines.native.cuts import chains, reads_own_matrix
 from chainrule.engines.native.division import Batches, Columns, Parts, Rows
-from chainrule.engines.native.places import FIRST
+from chainrule.engines.native.places import FIRST, values_of
 from chainrule.engines.native.plan import NativePlan, PlannedKernel
 from chainrule.engines.native.storage import DENSE, full_members
 from chainrule.errors import CompileError
@@ -45,6 +45,9 @@ def _problems(plan: NativePlan) -> Iterator[str]:
     if not plan.inside:
         yield from _guard(plan)
     yield from _memory(plan)
+    for planned in plan.kernels:
+        if planned.run and not planned.absorbed:
+            yield from _run(plan, planned)
     for chain in chains(plan.kernels):
         if len(chain) > 1:
             yield from _matrices(plan, chain)
@@ -197,6 +200,24 @@ def _sums(plan: NativePlan, planned: PlannedKernel) -> Iterator[str]:
             whole = isinstance(share, Columns if kernel.sizes[0] == 1 else Batches)
         if not whole or planned.turned:
             yield f"{planned.name} splits a sum between threads"
+
+
+def _run(plan: NativePlan, first: PlannedKernel) -> Iterator[str]:
+    """The kernels of a run follow each other, do the same, and what they touch lies alike."""
+    at = plan.kernels.index(first)
+    if plan.kernels[at : at + len(first.run)] != first.run or any(k.absorbed != (k is not first) for k in first.run):
+        yield f"{first.name} is not followed by those that it goes through"
+    lines = list(zip(*[values_of(plan, planned.kernel) for planned in first.run], strict=True))
+    size, sizes = plan.grouping.nodes[lines[0][0]].dtype.itemsize, [plan.sizes[x] for x in lines[0]]
+    begins = [0, *accumulate(sizes)]
+    found = {tuple([plan.places[x].offset - plan.places[line[0]].offset for x in line]) for line in lines}
+    alike = found == {tuple(begins[:-1])} and all([plan.sizes[x] for x in line] == sizes for line in lines)
+    passed = any(plan.places[x].external is not None for line in lines for x in line)
+    if passed or not alike or begins[-1] != first.elements * size:
+        yield f"{first.name} goes through memory in which values do not lie alike"
+    meanings = {tuple([plan.grouping.nodes[n].primitive for n in planned.kernel.nodes]) for planned in first.run}
+    if len(meanings) > 1 or any(planned.barrier for planned in first.run[1:]):
+        yield f"{first.name} goes through values of which others are computed"
 
 
 def _matrices(plan: NativePlan, chain: list[PlannedKernel]) -> Iterator[str]:

@@ -49,7 +49,8 @@ def emit(plan: NativePlan) -> str:
     module = Module()
     barriers.emit(module, plan.host)
     for planned in plan.kernels:
-        _kernel(plan, planned, module)
+        if not planned.absorbed:
+            _kernel(plan, planned, module)
     _gather(plan, module)
     _epoch(plan, module)
     return module.text()

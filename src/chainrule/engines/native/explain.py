@@ -108,6 +108,9 @@ def _shares(plan: NativePlan) -> list[str]:
             lines.append("---- barrier; an error ends the step here, before anything is overwritten")
         elif planned.barrier:
             lines.append("---- barrier")
+        if planned.absorbed:
+            lines.append(f"{planned.name}  in the same pass")
+            continue
         lines.append(f"{planned.name}  {_form(planned)}; {_count(planned.lanes, 'lane')}; {_share(planned.share)}")
         lines[-1] += "; matrix by matrix with its neighbours" if id(planned) in together else ""
         if planned.loop is not None:

@@ -30,7 +30,10 @@ class Touch:
     own: object
 
 
-def _touches(plan: "NativePlan", planned: "PlannedKernel") -> list[Touch]:
+def _touches(plan: "NativePlan", planned: "PlannedKernel", part: bool = False) -> list[Touch]:
+    """What a kernel touches, and those with it that it goes through, too."""
+    if planned.run and not part:
+        return [] if planned.absorbed else [touch for one in planned.run for touch in _touches(plan, one, True)]
     grouping, kernel = plan.grouping, planned.kernel
     found = []
     written = {x for k in plan.kernels for x in k.kernel.outputs}
@@ -61,7 +64,8 @@ def _own(plan: "NativePlan", planned: "PlannedKernel", x: int, writes: bool) -> 
     if isinstance(share, Single):
         return "the first thread"
     if isinstance(share, Flat):
-        return (share, planned.lanes, node.size) if writes or node.size > 1 else None
+        extent = "of a run" if planned.run else node.size
+        return (share, planned.lanes, extent) if writes or node.size > 1 else None
     if planned.stack > 1 and x not in plan.storage:
         own = writes or reads_own_matrix(plan.grouping, kernel, x, planned.stack)
         return ("matrices", planned.stack) if own else None

@@ -100,10 +100,10 @@ def manifest_of(program: Program, plan: NativePlan) -> Manifest:
         for x in plan.places
         if nodes[x].primitive is CONSTANT and nodes[x].size
     ]
-    failures = _failures(plan)
+    failures, kernels = _failures(plan), [planned for planned in plan.kernels if not planned.absorbed]
     return Manifest(
         tuple([slot(i, i) for i in low.inputs]), held, tuple(outputs), tuple(constants), failures, plan.arena_bytes,
-        plan.state_bytes, plan.scratch_bytes, len(plan.kernels), sum(k.barrier for k in plan.kernels), plan.work,
+        plan.state_bytes, plan.scratch_bytes, len(kernels), sum(k.barrier for k in kernels), plan.work,
     )  # fmt: skip
 
 

@@ -13,12 +13,13 @@ from chainrule.engines.native.evaluate import Place, lanes_of
 from chainrule.engines.native.hazards import place_barriers
 from chainrule.engines.native.host import Host
 from chainrule.engines.native.pitches import pitches
-from chainrule.engines.native.places import place_values, up
+from chainrule.engines.native.places import bytes_of, place_values, up
 from chainrule.engines.native.rows import scratch_bytes
 from chainrule.engines.native.singles import division_of_single
 from chainrule.engines.native.storage import DENSE, Storage, contraction_of, product_of, storages
 from chainrule.engines.native.tiles import Contraction, choose, stacked
 from chainrule.engines.native.tiles import Plan as TilePlan
+from chainrule.passes.flat import Run, flat_runs, is_flat
 from chainrule.passes.grouping import Grouping
 from chainrule.passes.in_place import Schedule, schedule
 from chainrule.passes.kernels import Kernel
@@ -45,6 +46,8 @@ class PlannedKernel:
     result: int = -1  # of a contraction: the output that its partial sums are kept in
     turned: bool = False  # a contraction that is computed transposed
     barrier: bool = False  # before it
+    run: list["PlannedKernel"] = field(default_factory=list)  # it and those whose values it goes through, too
+    absorbed: bool = False  # by the first kernel of a run
     stack: int = 1  # so many units, each a matrix of a stack: it may be called for one of them after the other
     scratch_bytes: int = 0
     elements: int = 0  # of a flat kernel, padding included
@@ -122,7 +125,9 @@ def make_plan(
     `packed`: the inputs of a loop's body that may be put into panels before the first step.
     """
     grouping = Grouping(program)
-    order = schedule(grouping)
+    order, runs = schedule(grouping), list[Run]()
+    if not inside and not guarded:  # there every value has memory of its own
+        order, runs = flat_runs(grouping, order, held)
 
     def tiles(contraction: Contraction) -> TilePlan:
         return choose(contraction, host, False, Rows if inside and enough_rows(contraction, host) else None)
@@ -134,6 +139,7 @@ def make_plan(
     plan = NativePlan(program, grouping, order, host, held, found, choose, guarded=guarded, inside=inside)
     for i, kernel in enumerate(order.kernels):
         plan.kernels.append(_planned(plan, kernel, f"{name}{i}"))
+    _share_runs(plan, runs)
     take_over_rows(plan)
     take_over_stacks(plan)
     place_values(plan)
@@ -169,7 +175,7 @@ def _planned(plan: NativePlan, kernel: Kernel, name: str) -> PlannedKernel:
         return PlannedKernel(kernel, name, lanes, "single", share, scratch_bytes=scratch)
     if kernel.sizes == (1, 1):
         return PlannedKernel(kernel, name, 1, "rows", Single())
-    if _flat(plan, kernel):
+    if is_flat(grouping, kernel):
         elements = plan.storage.get(kernel.outputs[0], DENSE).elements(grouping.nodes[kernel.outputs[0]].shape)
         return PlannedKernel(kernel, name, lanes, "flat", Flat(-(-elements // lanes)), elements=elements)
     if narrow.fits(grouping, kernel, lanes):
@@ -177,6 +183,18 @@ def _planned(plan: NativePlan, kernel: Kernel, name: str) -> PlannedKernel:
     share = Single() if kernel.sizes[0] == 1 else Rows(kernel.sizes[0], 1, 0)
     scratch = scratch_bytes(grouping, kernel, lanes)
     return PlannedKernel(kernel, name, lanes, "rows", share, scratch_bytes=scratch)
+
+
+def _share_runs(plan: NativePlan, runs: list[Run]) -> None:
+    """The first kernel of each run goes through the values of all of them."""
+    of = {id(planned.kernel): planned for planned in plan.kernels}
+    for kernels in runs:
+        run = [of[id(kernel)] for kernel in kernels]
+        size = plan.grouping.nodes[run[0].kernel.outputs[0]].dtype.itemsize
+        elements = sum(bytes_of(plan, planned.kernel.outputs[0]) for planned in run) // size
+        for planned in run:
+            planned.run, planned.absorbed = run, planned is not run[0]
+            planned.elements, planned.share = elements, Flat(-(-elements // planned.lanes))
 
 
 def _planned_loop(plan: NativePlan, kernel: Kernel, name: str) -> PlannedKernel:
@@ -189,25 +207,6 @@ def _planned_loop(plan: NativePlan, kernel: Kernel, name: str) -> PlannedKernel:
     )
     table = 8 * (len(inner.passed) + len(inner.results))
     return PlannedKernel(kernel, name, 1, "loop", Together(), scratch_bytes=inner.scratch_bytes + table, loop=inner)
-
-
-def _flat(plan: NativePlan, kernel: Kernel) -> bool:
-    """Whether every operand is a flat memory like the outputs, or one number."""
-    grouping = plan.grouping
-    if not all(grouping.elementwise(n) and grouping.nodes[n].size == kernel.size for n in kernel.nodes):
-        return False
-    members = set(kernel.nodes)
-    for n in kernel.nodes:
-        for view in grouping.operands(n):
-            if view.base in members or (
-                grouping.nodes[view.base].size == 1 and grouping.nodes[view.base].primitive.name != "iota"
-            ):
-                continue
-            if not view.dense or grouping.nodes[view.base].size != kernel.size:
-                return False
-            if grouping.nodes[view.base].primitive.name == "iota":
-                return False
-    return True
 
 
 def _planned_contraction(plan: NativePlan, kernel: Kernel, name: str) -> PlannedKernel:

@@ -19,7 +19,7 @@ def barrier(f: Function) -> None:
 
 def calls(plan: NativePlan, f: Function, scratch: str, kernels: list[PlannedKernel]) -> None:
     """Call the kernels, with barriers where they are due; behind the place where errors are looked for there is one."""
-    for k, chain in enumerate(chains(kernels)):
+    for k, chain in enumerate(chains([planned for planned in kernels if not planned.absorbed])):
         if chain[0].barrier and (k or plan.schedule.guard == 0 or plan.inside):
             barrier(f)
         if len(chain) == 1:
