@@ -2,6 +2,7 @@
 
 import ctypes
 import mmap
+import re
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import pairwise
@@ -491,3 +492,19 @@ def test_it_compiles_for_other_processors(dtype: np.dtype, target: tuple[str, st
         strides = {"a_row": 1, "a_depth": 70, "b_depth": 1, "b_column": 90} if turned else {"a_row": 90, "b_depth": 50}
         emit(module, f"product_{number}", choose(Contraction(70, 50, 90, c_row=50, dtype=dtype, **strides), host), host)
     assert jit.compile_object(module.text(), host)
+
+
+AVX512 = "+avx512f,+avx512vl,+avx512bw,+avx512dq"
+
+
+@pytest.mark.parametrize("cpu", ["x86-64-v4", "skylake-avx512", "icelake-server", "rocketlake", "sapphirerapids"])
+def test_tiles_that_fill_the_registers_stay_there(cpu):
+    host = hosts.of("x86_64-unknown-linux-gnu", cpu, AVX512)
+    for rows, vectors in ((24, 1), (14, 2), (9, 3), (6, 4), (5, 5), (4, 6), (3, 7), (2, 8)):
+        width = 16 * vectors
+        plan = choose(Contraction(168, width, 64, a_row=64, b_depth=width, c_row=width), host, True)
+        module = Module()
+        emit(module, "f", replace(plan, tile_rows=rows, vectors=vectors), host, internal=False)
+        assembly = jit.emit_assembly(module.text(), host)
+        assert f"zmm{rows * vectors - 1}" in assembly
+        assert not re.findall(r"zmm\d+.*rsp|rsp.*zmm\d+", assembly), (rows, vectors)

@@ -76,6 +76,8 @@ def _with_module(text: str, host: Host, emit: Any) -> Any:
     import llvmlite.binding as llvm
 
     machine = _machine(host)
+    if host.tuned_for:
+        text = text.replace("nounwind", f'nounwind "tune-cpu"="{host.tuned_for}"')
     try:
         with llvm.create_context() as context, llvm.parse_assembly(text, context) as module:  # freed with all its types
             module.triple = host.triple
