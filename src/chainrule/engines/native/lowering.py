@@ -6,6 +6,7 @@ from typing import Any
 
 from chainrule.control import LOOPS
 from chainrule.engines.base import FAST, STANDARD
+from chainrule.passes.cofactors import cofactors
 from chainrule.passes.common import common
 from chainrule.passes.convolutions import convolutions
 from chainrule.passes.copies import copies
@@ -30,7 +31,7 @@ TILES = {STANDARD: (2,), FAST: (2, 4)}
 
 LOWERING: tuple[Callable[[Program], Program], ...] = (
     hoist, lookups, empties, dead, sink, common, pooling, sparse, winograd, convolutions, simplify, dead, transposes,
-    disjoint, factors, reductions, simplify, common, dead, fuse_multiply_add, dead, copies, dead,
+    disjoint, cofactors, factors, reductions, simplify, common, dead, fuse_multiply_add, dead, copies, dead,
 )  # fmt: skip
 
 
