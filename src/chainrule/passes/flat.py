@@ -15,7 +15,7 @@ from itertools import groupby
 from chainrule.passes.grouping import Grouping
 from chainrule.passes.in_place import Schedule, may_fail
 from chainrule.passes.kernels import Kernel
-from chainrule.program.program import CONSTANT, plain
+from chainrule.program.program import plain
 
 Run = list[Kernel]  # kernels that do the same to values of different shapes
 
@@ -76,18 +76,22 @@ class _Finder:
         alike: dict[Hashable, list[_Chain]] = {}
         for chain in chains:
             alike.setdefault(chain.key, []).append(chain)
-        groups = [group for group in alike.values() if len(group) > 1 and self._can_lie(group)]
+        before, groups = dict(self.run_of), list[list[_Chain]]()
+        for group in alike.values():
+            if len(group) > 1 and self._can_lie(group):
+                self._remember(group)
+                groups.append(group)
         chosen = {id(chain) for group in groups for chain in group}
         for kernel in kernels:
             rest = [chain for chain in chains if chain.kernel is kernel and id(chain) not in chosen]
             groups += [rest] if rest else []
         order = self._order(groups)
         if order is None:
+            self.run_of = before
             return kernels
         found: list[Kernel] = []
         for group in order:
             if id(group[0]) in chosen:
-                self._remember(group)
                 self.runs.append([_together([chain]) for chain in group])
                 found += self.runs[-1]
             else:
@@ -132,7 +136,7 @@ class _Finder:
             return "in place"
         if x in self.schedule.copied:
             return "copied"
-        return "state" if x in self.held else "temporary" if self.grouping.computed(x) else "passed"
+        return "state" if x in self.held else "temporary" if self.grouping.computed(x) else "outside"
 
     # -- runs
 
@@ -144,7 +148,7 @@ class _Finder:
             return False
         beside = dict(self.run_of)
         for line in lines:
-            outside = any(self._kind(x) == "passed" or self.nodes[x].primitive is CONSTANT for x in line)
+            outside = any(self._kind(x) == "outside" for x in line)
             if outside or len(set(line)) < len(line) or any(beside.setdefault(x, line) != line for x in line):
                 return False
         return True

@@ -156,6 +156,13 @@ def test_values_that_are_read_by_two_lie_beside_the_same_others():
     updated(f, numbers(20), numbers(3, 9), numbers(20, seed=1), numbers(3, 9, seed=1))
 
 
+def test_values_that_would_have_to_lie_beside_different_others():
+    def f(a, c, p1, p2, p3):
+        return a * 2 + p1, c * 2 + p2, cr.sin(p1), p2 * 0.5, p3 * 0.5
+
+    updated(f, numbers(20), numbers(3, 9), numbers(20, seed=1), numbers(3, 9, seed=1), numbers(5), expected=[2])
+
+
 def test_what_is_read_by_all_is_no_run():
     def f(a, b, g):
         return a - g, b - g, g * 0.9
