@@ -149,6 +149,35 @@ def test_parameters_of_any_shape(shapes, dtype, kind):
     updated(f, *values, number)
 
 
+RULES = {
+    "half": lambda x, other, new: x * 0.5,
+    "both": lambda x, other, new: x * 0.5 + other,
+    "sine": lambda x, other, new: cr.sin(other) - x,
+    "other": lambda x, other, new: other * 0.5,
+    "new": lambda x, other, new: x * 0.5 + new,
+    "sum": lambda x, other, new: x + cr.mean(other),
+    "kept": lambda x, other, new: cr.where(cr.sum(other) < 0, x, x * 0.25),
+}
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_updates_that_read_each_other(data):
+    shapes = data.draw(st.lists(st.sampled_from([(20,), (3, 9), (5,), (1, 40)]), min_size=2, max_size=9))
+    alike = [[k for k, other in enumerate(shapes) if other == shape] for shape in shapes]
+    rules = [data.draw(st.sampled_from(sorted(RULES))) for _ in shapes]
+    others = [data.draw(st.sampled_from(found)) for found in alike]
+
+    def f(*state):
+        new: list = []
+        for k, x in enumerate(state):
+            made = new[others[k]] if others[k] < k else state[others[k]]
+            new.append(RULES[rules[k]](x, state[others[k]], made))
+        return new
+
+    updated(f, *[numbers(*shape, seed=k) for k, shape in enumerate(shapes)])
+
+
 def test_values_that_are_read_by_two_lie_beside_the_same_others():
     def f(a, b, c, d):
         return a * 2 + c, b * 2 + d, c * 0.5 - a, d * 0.5 - b
