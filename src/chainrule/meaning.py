@@ -49,7 +49,10 @@ from chainrule.blas import single_threaded
 from chainrule.errors import DivisionByZero, DTypeError, IndexOutOfRange
 
 # The bits of a result follow from the values alone, not from how they lie in memory, since a pass may spare a copy.
-# NumPy's sums and extremes follow the strides; so does BLAS for a vector, and for the product of a matrix with itself.
+# NumPy's sums and extremes follow the strides; so does BLAS for a vector, for the product of a matrix with itself, and
+# on some processors for a small one that it is told to take as a transpose.
+SMALL_PRODUCT = 1 << 22
+"""Multiplications: for products of up to a million OpenBLAS has other code, a piece for each order of the operands."""
 
 
 def _in_order(reduction: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
@@ -61,8 +64,9 @@ max, min, prod, sum = (_in_order(f) for f in (np.max, np.min, np.prod, np.sum))
 
 def matmul(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """The product of (stacks of) matrices."""
-    vectors = a.shape[-2] == 1 or b.shape[-1] == 1
-    a, b = (np.ascontiguousarray(x) if vectors or not _dense(x) else x for x in (a, b))
+    (rows, depth), columns = a.shape[-2:], b.shape[-1]
+    small = rows * depth * columns <= SMALL_PRODUCT or rows == 1 or columns == 1
+    a, b = (np.ascontiguousarray(x) if small or not _dense(x) else x for x in (a, b))
     if np.may_share_memory(a, b):
         b = b.copy()
     with single_threaded:

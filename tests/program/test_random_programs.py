@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chainrule import dtypes
+from chainrule import dtypes, meaning
 from chainrule.compile import Compiled, trace_program
 from chainrule.core.autodiff import value_and_grad
 from chainrule.core.tensor import full, tensor, wrap
@@ -374,6 +374,15 @@ def test_half_precision_operands_are_compared_in_single_precision():
     x = tensor(np.array([np.nan, -1, 2, np.nan, 0], dtypes.bfloat16))
     f = lambda x: ALL["argsort"](x, axis=0, descending=False)
     assert f(x).tolist() == Compiled(f, "reference")(x).tolist() == [1, 4, 2, 0, 3]
+
+
+@settings(max_examples=100, deadline=None)
+@given(*[st.integers(1, 130)] * 3, st.sampled_from([np.float32, np.float64]))
+def test_products_of_any_size_have_the_same_bits_in_any_order_of_memory(rows, depth, columns, dtype):
+    rng = np.random.default_rng([rows, depth, columns])
+    a, b = (rng.standard_normal(shape).astype(dtype) for shape in ((rows, depth), (depth, columns)))
+    orders = [(x, y) for x in (a, np.asfortranarray(a)) for y in (b, np.asfortranarray(b))]
+    assert len({meaning.matmul(x, y).tobytes() for x, y in orders}) == 1
 
 
 def test_operands_in_another_order_of_memory_give_the_same_bits():

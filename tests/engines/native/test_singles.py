@@ -51,6 +51,16 @@ def same_everywhere(f, *inputs, alone=False):
 # -- moving
 
 
+@pytest.mark.parametrize("worth", [0, 1 << 20])
+def test_one_number_far_apart(worth, monkeypatch):
+    """Found by recipes: a constant with places between its elements along the last axis."""
+    apart = {"low": (1, 2, 0), "high": (2, 2, 2), "interior": (1, 0, 1)}
+    monkeypatch.setattr(singles, "WORTH", worth)
+    for number in (1, -0.0, 7):
+        never, ones = full((2, 3, 4), False, dtypes.bool_), full((2, 3, 4), number, dtypes.float32)
+        same_everywhere(lambda x: layout.pad(ALL["where"](never, x, ones), **apart), numbers(2, 3, 4), alone=True)  # noqa: B023
+
+
 @pytest.mark.parametrize("shape", [(40, 3), (3, 40), (2, 3, 17), (5, 200), (300,), (1, 33, 4), (2, 2, 2, 2)])
 @pytest.mark.parametrize("dtype", [dtypes.float32, dtypes.bfloat16, dtypes.bool_, dtypes.int64], ids=str)
 def test_padding(shape, dtype):

@@ -225,15 +225,18 @@ class Box:
         nest(f, ranges[:-1], row)
 
     def _one_by_one(self, view: View, ranges: Sequence[Range], apart: Sequence[int], offset: int) -> None:
-        """Elements that are no neighbours, and positions."""
+        """Elements that are no neighbours, positions, and one number that stands for all."""
         m, dtype = Vectors(self.f, 1, self.m.host), self.dtype
 
         def element(indices: list[Index]) -> None:
             start, end = self._at(indices, view.strides, view.offset), self._at(indices, apart, offset)
+            node = self.e.nodes[view.base]
             if view.base in self.e.pointers:
                 value = m.load(self.e.pointers[view.base], start, dtype)
-            else:
+            elif node.primitive.name == "iota":
                 value = m.astype(m.splat_of(start, dtypes.int64), dtype)
+            else:
+                value = m.constant(node.attributes["value"].reshape(())[()], dtype)
             m.store(value + 0.0 if self.positive else value, self.pointer, end)
 
         nest(self.f, ranges, element)
