@@ -14,6 +14,11 @@ pytestmark = pytest.mark.filterwarnings("ignore:There is no native code")
 RNG = np.random.default_rng(0)
 
 
+@pytest.fixture(autouse=True)
+def the_same_numbers_in_any_order_of_tests():
+    RNG.bit_generator.state = np.random.default_rng(0).bit_generator.state
+
+
 def real(*shape, dtype=np.float64):
     return cr.tensor(RNG.normal(size=shape).astype(dtype))
 
