@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.engines.native.suite import bits, native, on_threads, plans, real
+from tests.engines.native.suite import bits, compare, native, on_threads, plans, real
 
 import chainrule as cr
 from chainrule import losses, nn, optim
 from chainrule.engines.native.check import verify_plan
+from chainrule.engines.native.division import Rows
 from chainrule.engines.native.evaluate import Place
 from chainrule.errors import CompileError
 
@@ -216,6 +217,17 @@ def test_floats_of_different_width_are_different_runs():
     updated(lambda *ws: tuple(w * 0.5 + 1 for w in ws), *values, expected=[2, 2])
 
 
+def test_stacks_of_products_that_are_a_run_are_not_cut_as_stacks():
+    def f(a, b, c, d):
+        p, q = a @ b, c @ d
+        scale = 1 / cr.sum(cr.exp(p))
+        return p * scale, q * scale, cr.sum(p * scale, axis=1), cr.sum(q * scale, axis=1)
+
+    xs = real(12, 9, 5), real(12, 5, 20), real(12, 7, 5), real(12, 5, 40)
+    compiled = compare(f, *xs, others=(1, 3, 7))
+    assert max(runs(compiled)) >= 2
+
+
 def test_nothing_is_computed_in_place_that_others_still_read():
     def f(a, b, c):
         return a * 0.5, b * 0.5, c + cr.sum(a) + cr.sum(b)
@@ -268,6 +280,12 @@ def test_kernels_of_a_run_that_do_not_follow_each_other(plan):
 def test_too_many_elements(plan):
     next(k for k in plan.kernels if k.run).elements += 16
     wrong(plan, "do not lie alike")
+
+
+def test_a_run_that_is_cut_in_another_way(plan):
+    first = next(k for k in plan.kernels if k.run)
+    first.form, first.share = "rows", Rows(9, 1, 0)
+    wrong(plan, "does not go through the whole")
 
 
 def test_a_barrier_inside_of_a_run(plan):

@@ -215,6 +215,8 @@ def _run(plan: NativePlan, first: PlannedKernel) -> Iterator[str]:
     passed = any(plan.places[x].external is not None for line in lines for x in line)
     if passed or not alike or begins[-1] != first.elements * size:
         yield f"{first.name} goes through memory in which values do not lie alike"
+    if any(k.form != "flat" or k.share != first.share for k in first.run):
+        yield f"{first.name} does not go through the whole of its memory"
     meanings = {tuple([plan.grouping.nodes[n].primitive for n in planned.kernel.nodes]) for planned in first.run}
     if len(meanings) > 1 or any(planned.barrier for planned in first.run[1:]):
         yield f"{first.name} goes through values of which others are computed"

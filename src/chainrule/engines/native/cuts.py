@@ -76,7 +76,7 @@ def take_over_stacks(plan: "NativePlan") -> None:
     for planned in plan.kernels:
         if planned.form in ("contract", "columns") and isinstance(planned.share, Batches):
             planned.stack = planned.share.count
-        if planned.form in ("rows", "flat"):
+        if planned.form in ("rows", "flat") and not planned.run:  # a run is one memory, cut as such
             sources = [x for x in planned.kernel.inputs if x in home and home[x].stack > 1]
             count = next((home[x].stack for x in sources if _fits_stack(plan, planned, x, home[x].stack)), 1)
             if count > 1:
