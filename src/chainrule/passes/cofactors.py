@@ -8,11 +8,10 @@ Only where g has more products, reductions and lookups above it than all else, a
 """
 
 from chainrule import dtypes
+from chainrule.passes.factors import factors_of, product_of
 from chainrule.primitives import elementwise as e
 from chainrule.program.program import Builder, Node, Program, rewrite
 
-MOST = 8
-"""Factors of a product that are looked at."""
 DEEPER = ("contract", "reduce", "index", "scan", "window", "control")
 
 
@@ -40,7 +39,7 @@ class _Finder:
         """A sum of two products with the error taken out."""
         if node.dtype not in (dtypes.float32, dtypes.float64) or node.size == 1:
             return None
-        one, two = (_factors(builder, x, self.readers) for x in node.inputs)
+        one, two = (factors_of(builder, x, self._read_once) for x in node.inputs)
         common = set(one) & set(two)
         if not common or len(one) == 1 or len(two) == 1:
             return None
@@ -51,31 +50,13 @@ class _Finder:
         if any(self.depth[x] >= self.depth[error] for x in one + two):
             return None
         self.readers[error] -= 1
-        rest = builder.make(e.add, *[_product(builder, part, node) for part in (one, two)], like=node)
+        rest = builder.make(e.add, *[product_of(builder, part, node) for part in (one, two)], like=node)
         return builder.make(e.mul, rest, error, like=node)
+
+    def _read_once(self, x: int) -> bool:
+        return self.readers.get(x) == 1
 
     def _extend(self, builder: Builder) -> None:
         for node in builder.nodes[len(self.depth) :]:
             above = max([self.depth[x] for x in node.inputs], default=0)
             self.depth.append(above + (node.primitive.kind in DEEPER))
-
-
-def _factors(builder: Builder, x: int, readers: dict[int, int]) -> list[int]:
-    """What x is the product of, products of products taken apart where nobody else reads them."""
-    found = [x]
-    while len(found) < MOST:
-        product = next(
-            (k for k, n in enumerate(found) if builder.nodes[n].primitive is e.mul and readers.get(n) == 1), None
-        )
-        if product is None:
-            break
-        found[product : product + 1] = builder.nodes[found[product]].inputs
-    return found
-
-
-def _product(builder: Builder, values: list[int], like: Node) -> int:
-    """One after the other."""
-    first, *others = values
-    for x in others:
-        first = builder.make(e.mul, first, x, like=like)
-    return first

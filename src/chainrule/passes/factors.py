@@ -6,6 +6,8 @@ these times the weight, for its input. With x̂ = (x − mean) / deviation, two 
 Only sums down columns: there vectors run across them, and what is saved is a whole pass.
 """
 
+from collections.abc import Callable
+
 from chainrule import dtypes
 from chainrule.passes.views import View, extend_views
 from chainrule.primitives import elementwise as e
@@ -27,31 +29,32 @@ def factors(program: Program) -> Program:
         if not axes or not any(n > 1 for n in node.shape[max(axes) + 1 :]):
             return None
         extend_views(found, builder.nodes)
-        parts = _factors(builder, node.inputs[0])
+        parts = factors_of(builder, node.inputs[0])
         steady = [x for x in parts if all(found[x].strides[a] == 0 for a in axes)]
         rest = sorted(x for x in parts if x not in steady)
         if not steady or not rest:
             return None
-        total = builder.make(layout.sum, _product(builder, rest, node), like=node, axes=node.attributes["axes"])
+        total = builder.make(layout.sum, product_of(builder, rest, node), like=node, axes=node.attributes["axes"])
         start, step = (0,) * node.ndim, (1,) * node.ndim
         once = [builder.make(layout.slice, x, like=node, start=start, stop=node.shape, step=step) for x in steady]
-        return _product(builder, [total, *once], node)
+        return product_of(builder, [total, *once], node)
 
     return rewrite(program, rule)
 
 
-def _factors(builder: Builder, x: int) -> list[int]:
-    """What x is the product of, products of products taken apart."""
+def factors_of(builder: Builder, x: int, apart: Callable[[int], bool] = lambda n: True) -> list[int]:
+    """What x is the product of, products of products taken `apart`."""
     found = [x]
     while len(found) < MOST:
-        product = next((k for k, n in enumerate(found) if builder.nodes[n].primitive is e.mul), None)
+        products = (k for k, n in enumerate(found) if builder.nodes[n].primitive is e.mul and apart(n))
+        product = next(products, None)
         if product is None:
             break
         found[product : product + 1] = builder.nodes[found[product]].inputs
     return found
 
 
-def _product(builder: Builder, values: list[int], like: Node) -> int:
+def product_of(builder: Builder, values: list[int], like: Node) -> int:
     """One after the other."""
     first, *others = values
     for x in others:

@@ -18,6 +18,7 @@ from chainrule.passes.kernels import Kernel
 from chainrule.program.program import plain
 
 Run = list[Kernel]  # kernels that do the same to values of different shapes
+Lines = dict[int, tuple[int, ...]]
 
 
 def is_flat(grouping: Grouping, kernel: Kernel) -> bool:
@@ -35,15 +36,16 @@ def is_flat(grouping: Grouping, kernel: Kernel) -> bool:
     return True
 
 
-def flat_runs(grouping: Grouping, schedule: Schedule, held: Sequence[int]) -> tuple[Schedule, list[Run]]:
-    """The order of kernels with chains of a run next to each other, and the runs. `held`: the inputs that are state."""
+def flat_runs(grouping: Grouping, schedule: Schedule, held: Sequence[int]) -> tuple[Schedule, list[Run], Lines]:
+    """The order of kernels with chains of a run next to each other; the runs; for each of their values those that are
+    to lie one after the other, itself among them. `held`: the inputs that are state."""
     finder = _Finder(grouping, schedule, frozenset(held))
     head, tail = schedule.kernels[: schedule.guard], schedule.kernels[schedule.guard :]
     kernels = list(head)
     for fits, group in groupby(tail, finder.fits):
         stretch = list(group)
         kernels += finder.stretch(stretch) if fits else stretch
-    return replace(schedule, kernels=kernels), finder.runs
+    return replace(schedule, kernels=kernels), finder.runs, finder.line_of
 
 
 @dataclass
@@ -63,7 +65,7 @@ class _Finder:
         self.grouping, self.schedule, self.held = grouping, schedule, held
         self.nodes = grouping.nodes
         self.runs: list[Run] = []
-        self.run_of: dict[int, tuple[int, ...]] = {}  # for each value those that it is to lie beside
+        self.line_of: Lines = {}
 
     def fits(self, kernel: Kernel) -> bool:
         """Whether a kernel can be taken apart."""
@@ -76,7 +78,7 @@ class _Finder:
         alike: dict[Hashable, list[_Chain]] = {}
         for chain in chains:
             alike.setdefault(chain.key, []).append(chain)
-        before, groups = dict(self.run_of), list[list[_Chain]]()
+        before, groups = dict(self.line_of), list[list[_Chain]]()
         for group in alike.values():
             if len(group) > 1 and self._can_lie(group):
                 self._remember(group)
@@ -87,7 +89,7 @@ class _Finder:
             groups += [rest] if rest else []
         order = self._order(groups)
         if order is None:
-            self.run_of = before
+            self.line_of = before
             return kernels
         found: list[Kernel] = []
         for group in order:
@@ -146,7 +148,7 @@ class _Finder:
         first = [x for line in lines for x in line[:1]]
         if len({self.nodes[x].dtype.itemsize for x in first}) > 1 or self._dependent(group):
             return False
-        beside = dict(self.run_of)
+        beside = dict(self.line_of)
         for line in lines:
             outside = any(self._kind(x) == "outside" for x in line)
             if outside or len(set(line)) < len(line) or any(beside.setdefault(x, line) != line for x in line):
@@ -165,7 +167,7 @@ class _Finder:
 
     def _remember(self, group: list[_Chain]) -> None:
         for line in self._lines(group):
-            self.run_of |= dict.fromkeys(line, line)
+            self.line_of |= dict.fromkeys(line, line)
 
     def _order(self, groups: list[list[_Chain]]) -> list[list[_Chain]] | None:
         """The groups in an order that can be run, makers before readers before who overwrites; None without one."""

@@ -10,7 +10,7 @@ from itertools import accumulate, product
 
 from chainrule.engines.native.cuts import chains, reads_own_matrix
 from chainrule.engines.native.division import Batches, Columns, Parts, Rows
-from chainrule.engines.native.places import FIRST, values_of
+from chainrule.engines.native.places import FIRST
 from chainrule.engines.native.plan import NativePlan, PlannedKernel
 from chainrule.engines.native.storage import DENSE, full_members
 from chainrule.errors import CompileError
@@ -207,7 +207,7 @@ def _run(plan: NativePlan, first: PlannedKernel) -> Iterator[str]:
     at = plan.kernels.index(first)
     if plan.kernels[at : at + len(first.run)] != first.run or any(k.absorbed != (k is not first) for k in first.run):
         yield f"{first.name} is not followed by those that it goes through"
-    lines = list(zip(*[values_of(plan, planned.kernel) for planned in first.run], strict=True))
+    lines = list(zip(*[_values_of(plan, planned.kernel) for planned in first.run], strict=True))
     size, sizes = plan.grouping.nodes[lines[0][0]].dtype.itemsize, [plan.sizes[x] for x in lines[0]]
     begins = [0, *accumulate(sizes)]
     found = {tuple([plan.places[x].offset - plan.places[line[0]].offset for x in line]) for line in lines}
@@ -220,6 +220,12 @@ def _run(plan: NativePlan, first: PlannedKernel) -> Iterator[str]:
     meanings = {tuple([plan.grouping.nodes[n].primitive for n in planned.kernel.nodes]) for planned in first.run}
     if len(meanings) > 1 or any(planned.barrier for planned in first.run[1:]):
         yield f"{first.name} goes through values of which others are computed"
+
+
+def _values_of(plan: NativePlan, kernel: Kernel) -> list[int]:
+    """The values that a flat kernel goes through: those of its size that it reads and stores."""
+    read = [v.base for n in kernel.nodes for v in plan.grouping.operands(n) if v.base not in kernel.nodes]
+    return [*[x for x in dict.fromkeys(read) if plan.grouping.nodes[x].size == kernel.size], *kernel.outputs]
 
 
 def _matrices(plan: NativePlan, chain: list[PlannedKernel]) -> Iterator[str]:

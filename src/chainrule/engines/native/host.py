@@ -61,7 +61,7 @@ class Host:
         """The processor whose order of instructions is asked of LLVM; empty for that of `cpu`.
 
         For most processors with AVX-512, and for virtual ones with unlikely numbers, LLVM loads so much ahead that
-        tiles which fill the registers spill to memory, and take twice as long. Here it does not.
+        tiles which fill the registers spill to memory. Here it does not.
         """
         return "sapphirerapids" if self.x86 and self.vector_bytes == 64 and not self.cpu.startswith("znver") else ""
 

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 from chainrule.engines.native.cuts import chains, cut_of_products
 from chainrule.engines.native.evaluate import Place
 from chainrule.engines.native.storage import DENSE
-from chainrule.passes.kernels import Kernel
 from chainrule.passes.views import in_memory
 from chainrule.program.program import CONSTANT
 
@@ -31,24 +30,6 @@ def bytes_of(plan: "NativePlan", x: int) -> int:
     return up(max(elements, 1) * node.dtype.itemsize, 1 if plan.guarded else ALIGNMENT)
 
 
-def _lines(plan: "NativePlan") -> dict[int, tuple[int, ...]]:
-    """For each value of a flat pass those that lie one after the other, itself among them."""
-    found: dict[int, tuple[int, ...]] = {}
-    for planned in plan.kernels:
-        if planned.run and not planned.absorbed:
-            kernels = [other.kernel for other in planned.run]
-            for place in zip(*[values_of(plan, kernel) for kernel in kernels], strict=True):
-                line = tuple([plan.schedule.in_place.get(x, x) for x in place])
-                found |= dict.fromkeys(line, line)
-    return found
-
-
-def values_of(plan: "NativePlan", kernel: Kernel) -> list[int]:
-    """The values that a flat kernel goes through: those of its size that it reads and stores."""
-    read = [v.base for n in kernel.nodes for v in plan.grouping.operands(n) if v.base not in kernel.nodes]
-    return [*[x for x in dict.fromkeys(read) if plan.grouping.nodes[x].size == kernel.size], *kernel.outputs]
-
-
 def _put(plan: "NativePlan", x: int, at: int) -> int:
     """Give a value memory from `at` on. Where it ends, or where the page behind it does."""
     size = bytes_of(plan, x)
@@ -65,12 +46,10 @@ def place_values(plan: "NativePlan") -> None:
     nodes, order = plan.grouping.nodes, plan.schedule
     at = up(FIRST, PAGESIZE) if plan.guarded else FIRST
 
-    lines = _lines(plan)
-
     def put(x: int) -> None:
         nonlocal at
         if x not in plan.places:
-            for y in lines.get(x, (x,)):
+            for y in plan.lines.get(x, (x,)):
                 at = _put(plan, y, at)
 
     for k, x in enumerate(plan.passed):
@@ -99,11 +78,11 @@ def place_values(plan: "NativePlan") -> None:
         for x in [x for k in order.kernels for x in k.outputs if x not in plan.places]:
             put(x)
     else:
-        at = _temporaries(plan, up(at, 4096), lines)
+        at = _temporaries(plan, up(at, 4096))
     plan.arena_bytes = at + ALIGNMENT
 
 
-def _temporaries(plan: "NativePlan", start: int, lines: dict[int, tuple[int, ...]]) -> int:
+def _temporaries(plan: "NativePlan", start: int) -> int:
     """First fit by the order of kernels. The end of the memory used.
 
     In a loop whose threads keep to their rows no two values share memory: that would make them wait. Nor do two that
@@ -125,7 +104,7 @@ def _temporaries(plan: "NativePlan", start: int, lines: dict[int, tuple[int, ...
             alive = [part for part in alive if part[0] >= i]
         for x in kernel.outputs:
             if x not in plan.places:
-                line = lines.get(x, (x,))
+                line = plan.lines.get(x, (x,))
                 at = _gap(alive, start, sum(bytes_of(plan, y) for y in line))
                 for y in line:
                     plan.places[y], plan.sizes[y] = Place(at, pitch=plan.storage.get(y, DENSE).pitch), bytes_of(plan, y)

@@ -19,7 +19,7 @@ from chainrule.engines.native.singles import division_of_single
 from chainrule.engines.native.storage import DENSE, Storage, contraction_of, product_of, storages
 from chainrule.engines.native.tiles import Contraction, choose, stacked
 from chainrule.engines.native.tiles import Plan as TilePlan
-from chainrule.passes.flat import Run, flat_runs, is_flat
+from chainrule.passes.flat import Lines, Run, flat_runs, is_flat
 from chainrule.passes.grouping import Grouping
 from chainrule.passes.in_place import Schedule, schedule
 from chainrule.passes.kernels import Kernel
@@ -74,6 +74,7 @@ class NativePlan:
     guarded: bool = False  # for tests: every value ends where a page begins that nobody may touch
     guards: list[int] = field(default_factory=list)  # where these pages begin
     inside: bool = False  # of a loop: results are written where the table says, like passed inputs are read
+    lines: Lines = field(default_factory=Lines)  # values of flat passes, and those that they lie beside
     finish_barrier: bool = True  # before new state is copied over the old
     repeat_barrier: bool = True  # before the next step
 
@@ -125,9 +126,9 @@ def make_plan(
     `packed`: the inputs of a loop's body that may be put into panels before the first step.
     """
     grouping = Grouping(program)
-    order, runs = schedule(grouping), list[Run]()
+    order, runs, lines = schedule(grouping), list[Run](), Lines()
     if not inside and not guarded:  # there every value has memory of its own
-        order, runs = flat_runs(grouping, order, held)
+        order, runs, lines = flat_runs(grouping, order, held)
 
     def tiles(contraction: Contraction) -> TilePlan:
         return choose(contraction, host, False, Rows if inside and enough_rows(contraction, host) else None)
@@ -136,7 +137,7 @@ def make_plan(
     if not inside:
         found |= pitches(grouping, order, host.lanes(4))
     held = (*held, *[x for x in packed if x in found])
-    plan = NativePlan(program, grouping, order, host, held, found, choose, guarded=guarded, inside=inside)
+    plan = NativePlan(program, grouping, order, host, held, found, choose, guarded=guarded, inside=inside, lines=lines)
     for i, kernel in enumerate(order.kernels):
         plan.kernels.append(_planned(plan, kernel, f"{name}{i}"))
     _share_runs(plan, runs)
