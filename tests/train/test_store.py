@@ -4,6 +4,7 @@ import json
 import math
 import os
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -79,6 +80,41 @@ def test_numbering_goes_on_from_the_highest(tmp_path):
 def test_a_taken_name_is_an_error(tmp_path):
     with Run.create(tmp_path, "mine"), pytest.raises(CheckpointError, match=r"run named 'mine'.*resume"):
         Run.create(tmp_path, "mine")
+
+
+KILLED = """
+import os, signal, sys
+from chainrule.train import store
+def kill(*_, **__):
+    os.kill(os.getpid(), signal.SIGKILL)
+setattr(*(eval(sys.argv[2], vars(store)), sys.argv[3], kill))
+store.Run.create(sys.argv[1], "mine")
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="kill -9 is of Unix")
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [("FileLock", "acquire"), ("sqlite3", "connect"), ("platform", "node"), ("os", "fsync"), ("os", "replace")],
+)
+def test_a_name_is_free_when_the_creation_of_its_run_was_killed(tmp_path, owner, name):
+    command = [sys.executable, "-c", KILLED, str(tmp_path), owner, name]
+    assert subprocess.run(command, env=ENVIRONMENT).returncode == -signal.SIGKILL
+    with Run.create(tmp_path, "mine") as run:
+        run.record(1, 1, loss=0.5)
+    assert Run.open(tmp_path / "mine").history() == [{"step": 1, "epoch": 1, "loss": 0.5}]
+    with pytest.raises(CheckpointError, match=r"run named 'mine'"):
+        Run.create(tmp_path, "mine")
+
+
+@pytest.mark.parametrize("part", ["mine.txt", "checkpoints/step-1", "config.json"])
+def test_a_folder_with_anything_in_it_is_not_made_a_run(tmp_path, part):
+    (tmp_path / "mine" / part).parent.mkdir(parents=True)
+    (tmp_path / "mine" / part).write_text("kept")
+    with pytest.raises(CheckpointError, match=r"run named 'mine'"):
+        Run.create(tmp_path, "mine")
+    assert (tmp_path / "mine" / part).read_text() == "kept"
+    assert not (tmp_path / "mine" / "metrics.sqlite").exists()
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "../up", ".hidden", "a\0b", "x ", "a:b", "back\\slash"])

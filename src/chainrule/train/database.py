@@ -21,9 +21,9 @@ from chainrule.train.files import from_json
 SCHEMA = """
     PRAGMA journal_mode = WAL;
     BEGIN;
-    CREATE TABLE metrics (step INTEGER, epoch INTEGER, name TEXT, value, PRIMARY KEY (step, name));
-    CREATE TABLE sessions (id INTEGER PRIMARY KEY, started REAL, seen REAL, status TEXT, reason TEXT,
-                           process INTEGER, host TEXT);
+    CREATE TABLE IF NOT EXISTS metrics (step INTEGER, epoch INTEGER, name TEXT, value, PRIMARY KEY (step, name));
+    CREATE TABLE IF NOT EXISTS sessions (id INTEGER PRIMARY KEY, started REAL, seen REAL, status TEXT, reason TEXT,
+                                         process INTEGER, host TEXT);
     COMMIT;
 """
 RECORDINGS = """

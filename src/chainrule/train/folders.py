@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from chainrule.errors import CheckpointError, ConfigError
-from chainrule.train.files import from_json
+from chainrule.train.files import FileLock, from_json
 
 FORMAT = "chainrule run 1"
 
@@ -20,7 +20,8 @@ class Foreign(CheckpointError):
 def make_folder(root: Path, name: str | None, stem: str) -> Path:
     """A new folder under `root`, named as wished or numbered. ConfigError or CheckpointError when it cannot be.
 
-    Making a folder is what no two processes can both succeed in, so it decides who has the name.
+    Making a folder is what no two processes can both succeed in, so it decides who has the number. A name may be that
+    of a run whose creation was killed: then the lock decides who makes it.
     """
     if name is not None:
         if name != tame(name):
@@ -28,10 +29,8 @@ def make_folder(root: Path, name: str | None, stem: str) -> Path:
         try:
             os.mkdir(root / name)
         except FileExistsError:
-            raise CheckpointError(
-                f"There is a run named {name!r} in {root} already. Choose another name, leave it out "
-                "to have one numbered, or resume that run."
-            ) from None
+            if not cut_short(root / name):
+                raise taken(root / name) from None
         return root / name
     stem = tame(stem)
     matches = (re.fullmatch(re.escape(stem) + r"-([1-9][0-9]{0,17})", entry) for entry in os.listdir(root))
@@ -41,6 +40,45 @@ def make_folder(root: Path, name: str | None, stem: str) -> Path:
         with suppress(FileExistsError):
             os.mkdir(root / f"{stem}-{number}")
             return root / f"{stem}-{number}"
+
+
+def cut_short(path: Path) -> bool:
+    """Whether the folder holds nothing but what is made of a run before its config.json: its creation was killed."""
+    parts = os.listdir(path) if path.is_dir() else ["a file"]
+    made = {
+        "checkpoints",
+        "lock",
+        "metrics.sqlite",
+        "metrics.sqlite-journal",
+        "metrics.sqlite-shm",
+        "metrics.sqlite-wal",
+    }
+    others = [part for part in parts if part not in made and not part.endswith(".partial")]
+    return not others and not any(path.glob("checkpoints/*"))
+
+
+def taken(path: Path) -> CheckpointError:
+    """What to say when there is a run of that name."""
+    return CheckpointError(
+        f"There is a run named {path.name!r} in {path.parent} already. Choose another name, leave it out "
+        "to have one numbered, or resume that run."
+    )
+
+
+def take(lock: FileLock) -> None:
+    """Take the lock of a run's folder. CheckpointError when somebody else trains it, or it cannot be locked."""
+    try:
+        locked = lock.acquire()
+    except OSError as error:
+        raise CheckpointError(
+            f"{lock.path} cannot be locked: {error.strerror or error}. "
+            "Keep runs in a folder that is writable and on a local disk."
+        ) from error
+    if not locked:
+        path = lock.path.parent
+        raise CheckpointError(
+            f"{path.name} is being trained by {lock.holder()}. Wait for it, stop it, or start a new run. ({path})"
+        )
 
 
 def tame(name: str) -> str:

@@ -49,7 +49,7 @@ from chainrule.train.database import (
     write_metrics,
 )
 from chainrule.train.files import FileLock, atomic_write, sync_folder, to_json
-from chainrule.train.folders import FORMAT, Foreign, make_folder, read_settings
+from chainrule.train.folders import FORMAT, Foreign, cut_short, make_folder, read_settings, take, taken
 
 Status = Literal["running", "finished", "stopped", "interrupted", "failed"]
 
@@ -141,7 +141,11 @@ class Run:
         try:
             root.mkdir(parents=True, exist_ok=True)
             run = cls(make_folder(root, name, stem), settings)
-            run.checkpoints.mkdir()
+            take(run._lock)
+            if not cut_short(run.path):  # somebody else was faster with what a killed creation left
+                run._close()
+                raise taken(run.path)
+            run.checkpoints.mkdir(exist_ok=True)
             with translated(run.path), closing(sqlite3.connect(run._database)) as connection:
                 connection.executescript(SCHEMA)
             sync_folder(root)
@@ -167,18 +171,7 @@ class Run:
         return run
 
     def _begin_session(self) -> None:
-        try:
-            locked = self._lock.acquire()
-        except OSError as error:
-            raise CheckpointError(
-                f"{self._lock.path} cannot be locked: {error.strerror or error}. "
-                "Keep runs in a folder that is writable and on a local disk."
-            ) from error
-        if not locked:
-            raise CheckpointError(
-                f"{self.path.name} is being trained by {self._lock.holder()}. "
-                f"Wait for it, stop it, or start a new run. ({self.path})"
-            )
+        take(self._lock)
         try:
             with translated(self.path):
                 address = f"{self._database.absolute().as_uri()}?mode=rw"
