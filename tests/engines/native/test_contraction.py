@@ -473,7 +473,7 @@ def test_the_code_of_a_large_network_stays_short() -> None:
     host = hosts.of("x86_64-unknown-linux-gnu", "skylake-avx512", "+avx512f,+avx512vl,+avx512bw,+avx512dq", cores=2)
     for number, c in enumerate(mlp([1024, 2048, 2048, 1000], 256)):
         emit(module, f"layer_{number}", choose(c, host), host, Store())
-    assert module.text().count("\n") < 4000
+    assert module.text().count("\n") < 10_000
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: d.name)

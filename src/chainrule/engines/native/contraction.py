@@ -44,6 +44,8 @@ from chainrule.engines.native.window_rows import set_out
 
 __all__ = ["Contraction", "Epilogue", "Plan", "Store", "Tile", "Touch", "candidates", "choose", "emit"]
 
+AT_ONCE = 16
+"""Steps of k that are packed for all tiles, before the next ones are."""
 PARAMETERS = ["ptr a", "ptr b", "ptr c", "ptr arena", "ptr table", "ptr scratch", "i64 thread", "i64 threads"]
 
 
@@ -123,16 +125,17 @@ class _Block:
     def __init__(self, driver: _Driver, k: Index, depth: int, first: bool, last: bool) -> None:
         self.d, self.f, self.plan, self.c = driver, driver.f, driver.plan, driver.c
         self.k, self.depth, self.first, self.last = k, depth, first, last
-        self.start: Index = 0  # the first row of the block
+        self.lo: Index = 0  # the first tile of the block
+        self.start: Index = 0  # its first row
 
     def write(self, lo: Index, hi: Index) -> None:
         """The tiles [lo, hi): pack them, then panel after panel."""
         f, plan = self.f, self.plan
-        self.start = self._row(lo)
+        self.lo, self.start = lo, self._row(lo)
         if self.c.window is not None:
             self._set_out(self.c.window, hi)
         elif plan.pack_a:
-            self._each_tile(lo, hi, self._pack_tile)
+            self._pack_a(lo, hi)
         # Panels that are full go in a loop; those at the end which are narrower or hold padding are written apart.
         whole = self.c.span // plan.width
         first, end = self.d.panels
@@ -159,7 +162,7 @@ class _Block:
         c_row = self.c.c_panel or self.c.c_row
 
         def tile(number: Index, row: Index, rows: int) -> None:
-            a, a_row, a_depth = self._operand_a(row, rows)
+            a, a_row, a_depth = self._operand_a(number, row, rows)
             shape = Shape(
                 self.c.dtype, self.c.in_registers, plan.lanes, rows, vectors, valid, read_all, bool(self.c.c_panel),
                 self.depth if valid else 0, a_row, a_depth, b_depth, c_row, self.first, self.last, self.c.gates,
@@ -202,8 +205,8 @@ class _Block:
             return f.mul(column, rows)
         return f.add(f.mul(f.div(column, width), rows * width), f.rem(column, width))
 
-    def _operand_a(self, row: Index, rows: int) -> tuple[str, int, int]:
-        """The address of A[row, k], the stride of rows and of depth."""
+    def _operand_a(self, tile: Index, row: Index, rows: int) -> tuple[str, int, int]:
+        """The address of A[row, k], where a tile begins, the stride of rows and of depth."""
         f, c = self.f, self.c
         if c.window is not None:
             windows, element = (0, row) if c.by_places else (f.sub(row, self.start), 0)
@@ -211,7 +214,8 @@ class _Block:
             at = f.address(self.d.packed_a, offset, self.d.packed)
             return (at, 1, c.window.row) if c.by_places else (at, c.window.row, 1)
         if self.plan.pack_a:
-            offset = f.mul(f.sub(row, self.start), self.depth)
+            slack = f.mul(f.sub(tile, self.lo), self.plan.lanes)  # what is stored past the end of a tile goes there
+            offset = f.add(f.mul(f.sub(row, self.start), self.depth), slack)
             return f.address(self.d.packed_a, offset, self.d.packed), 1, rows
         return self._element_of_a(row), c.a_row, c.a_depth
 
@@ -230,13 +234,27 @@ class _Block:
         )
         set_out(f, self.d.host, self.c.dtype, window, self.d.a, places, count, self.d.packed_a, elements)
 
-    def _pack_tile(self, tile: Index, row: Index, rows: int) -> None:
-        c, packer = self.c, self.d.packer
-        to = self._operand_a(row, rows)[0]
-        if c.a_by_row:
-            packer.rows(self._element_of_a(row), c.a_depth, self.depth, to, rows, rows)
+    def _pack_a(self, lo: Index, hi: Index) -> None:
+        """The tiles [lo, hi) of A. Where a row of theirs is a part of a line, a few steps of k for all of them, before
+        the next few: lines come one after the other, and are used whole before they are gone."""
+        f, c, packer = self.f, self.c, self.d.packer
+
+        def part(k: Index, depth: Index) -> None:
+            def tile(number: Index, row: Index, rows: int) -> None:
+                to = f.address(self._operand_a(number, row, rows)[0], f.mul(k, rows), self.d.packed)
+                if c.a_by_row:
+                    source = f.address(self._element_of_a(row), f.mul(k, c.a_depth), self.d.name)
+                    packer.rows(source, c.a_depth, depth, to, rows, rows)
+                else:
+                    packer.columns(self._element_of_a(row), c.a_row, depth, to, rows, rows)
+
+            self._each_tile(lo, hi, tile)
+
+        if c.a_by_row and self.depth > AT_ONCE:
+            with f.loop(0, self.depth, AT_ONCE) as loop:
+                part(loop.counter, f.min(AT_ONCE, f.sub(self.depth, loop.counter)))
         else:
-            packer.columns(self._element_of_a(row), c.a_row, self.depth, to, rows, rows)
+            part(0, self.depth)
 
     def _operand_b(self, column: Index, valid: int) -> tuple[str, int]:
         """The address of B[k, column], packed if it is to be, and the stride of depth."""

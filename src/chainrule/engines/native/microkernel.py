@@ -178,8 +178,6 @@ class _Body:
         # Vectors that hold nothing but padding are zero without work.
         self.live = min(shape.vectors, -(-shape.valid // shape.lanes)) * shape.gates
         self.name = SCALARS[shape.operands]
-        # Compiling takes time, and a large tile hides the turn of the loop behind few steps as well.
-        self.turn = UNROLL if shape.rows * self.live <= 8 else UNROLL // 2
         self.a, self.b = self.f.parameters[:2]
 
     def run(self, touches: Sequence[Touch]) -> list[list[Value]]:
@@ -194,8 +192,8 @@ class _Body:
                 m.load(corner, self.tile.displacement(r, j), shape.dtype, self.tile.stored(j))
                 for r in range(shape.rows) for j in range(self.live)
             ]  # fmt: skip
-        looped = shape.depth // self.turn * self.turn
-        if looped <= self.turn:
+        looped = shape.depth // UNROLL * UNROLL
+        if looped <= UNROLL:
             looped = 0
         if looped:
             sums = self._prefetching(looped, sums, touches) if touches else self._loop(0, looped, sums)
@@ -227,10 +225,10 @@ class _Body:
 
     def _loop(self, lo: Index, hi: Index, sums: list[Value]) -> list[Value]:
         m = self.m
-        with self.f.loop(lo, hi, self.turn, [(s.type, s.x) for s in sums]) as loop:
+        with self.f.loop(lo, hi, UNROLL, [(s.type, s.x) for s in sums]) as loop:
             sums = [m.value(x, s.dtype) for x, s in zip(loop.carried, sums, strict=True)]
             a, b = self._at(loop.counter)
-            for k in range(self.turn):
+            for k in range(UNROLL):
                 sums = self._step(a, b, k, sums)
             loop.next = [s.x for s in sums]
         return [m.value(x, s.dtype) for x, s in zip(loop.out, sums, strict=True)]
@@ -241,10 +239,10 @@ class _Body:
         Spread like this, memory works while the multiplications go on.
         """
         f, m, rows = self.f, self.m, self.shape.rows
-        turns = depth // self.turn
+        turns = depth // UNROLL
         together = -(-rows // turns)  # rows fetched at a time
         portions = -(-rows // together)
-        portion = -(-turns // portions) * self.turn
+        portion = -(-turns // portions) * UNROLL
         starts = [self._start(touch) for touch in touches]
         with f.loop(0, portions, 1, [(s.type, s.x) for s in sums]) as loop:
             for number in range(together):

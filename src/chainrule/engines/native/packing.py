@@ -2,7 +2,7 @@
 
 Each function is written once per module, with sizes and strides as run-time arguments. Halves are widened to float32.
 A slot is the `width` packed elements of one k. Stores are whole vectors and may run past their slot into the next one,
-which is written later; the very last one runs past the end, which is what the slack in `scratch_bytes` is for.
+which is written later; the very last one runs past the end, where there has to be room for it.
 """
 
 from collections.abc import Callable

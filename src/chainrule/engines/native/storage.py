@@ -6,7 +6,7 @@ that: products, and kernels that treat every element alike.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from chainrule.engines.native.evaluate import in_pitch
 from chainrule.engines.native.tiles import Contraction, Plan, Window
@@ -188,7 +188,7 @@ def _wanted(grouping: Grouping, kernel: Kernel, n: int, choose: Callable[[Contra
     if not turned and strides[2] != 1:
         return None
     contraction = contraction_of(grouping, n, {}, gates=kernel.gates)
-    width = choose(contraction).width
+    width = choose(replace(contraction, b_depth=contraction.columns, b_column=1)).width  # in panels nothing is turned
     return None if kernel.gates > 1 and contraction.span % width else Storage(width, turned, kernel.gates)
 
 

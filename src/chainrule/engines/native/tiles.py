@@ -17,11 +17,15 @@ from chainrule.engines.native.host import Host
 from chainrule.passes.views import Axes
 
 UNROLL = 4
-"""The most steps of k in one turn of the inner loop."""
+"""Steps of k in one turn of the inner loop."""
 STREAM, SHARED = 40, 24
 """Bytes of B in a cycle from the second cache; where that also holds what the steps of a loop read and write."""
-FAR = 16
-"""Cycles until a line of A is there that comes from behind the second cache, in strides that nobody foresees."""
+LOAD = 0.3
+"""Cycles that a load takes from the multiplications of the same step of k."""
+FAR = 8
+"""The same of a line of A that comes from behind the second cache, in strides that nobody foresees."""
+TURN, COPY = 16, 5
+"""Cycles of packing: of turning a vector of elements, of copying the part of a tile in one step of k."""
 Divide = type | Rows | None
 MAX_ROWS = 24
 MAX_VECTORS = 8
@@ -214,13 +218,14 @@ class Plan:
 
     @property
     def scratch_bytes(self) -> int:
-        """Memory that each thread needs for packing. Stores of whole vectors may run past the end of a block of A."""
+        """Memory that each thread needs for packing. Stores of whole vectors may run past the end of a tile of A."""
         size = self.contraction.in_registers.itemsize
-        rows = min(self.contraction.rows, self.tiles_in_block * self.tile_rows)
+        tiles = min(self.tiles.count, self.tiles_in_block)
+        rows = min(self.contraction.rows, tiles * self.tile_rows)
         if self.contraction.window is not None:
             windows = max(self.blocks[1:]) if self.contraction.by_places else rows
             return self.scratch_b + _up((windows * self.contraction.window.row + self.lanes) * size, 64)
-        a = _up((rows * max(self.blocks[1:]) + self.lanes) * size, 64) if self.pack_a else 0
+        a = _up((rows * max(self.blocks[1:]) + tiles * self.lanes) * size, 64) if self.pack_a else 0
         return self.scratch_b + a
 
 
@@ -236,7 +241,9 @@ def choose(contraction: Contraction, host: Host, once: bool = False, divide: Div
 
 def candidates(contraction: Contraction, host: Host, once: bool = False, divide: Divide = None) -> list[Plan]:
     """Plans worth timing, the most promising first. All of them give the same bits."""
-    plans = [_plan(contraction, host, once, divide, *shape) for shape in _tiles(contraction, host, divide)]
+    plans = [
+        plan for shape in _tiles(contraction, host, divide) for plan in _plans(contraction, host, once, divide, *shape)
+    ]
     rate = SHARED if _by_rows(divide) else STREAM
     plans.sort(key=lambda plan: cost(plan, host, rate))
     return [*plans, *(other for plan in plans[:3] for other in _packed_otherwise(plan))]
@@ -245,11 +252,8 @@ def candidates(contraction: Contraction, host: Host, once: bool = False, divide:
 def _packed_otherwise(plan: Plan) -> Iterator[Plan]:
     """What a rule forbids or demands though code can be written for it."""
     c = plan.contraction
-    if not c.half:
-        if c.window is None:
-            yield replace(plan, pack_a=not plan.pack_a)
-        if c.b_straight and not c.b_panel:
-            yield replace(plan, pack_b=not plan.pack_b)
+    if not c.half and c.b_straight and not c.b_panel:
+        yield replace(plan, pack_b=not plan.pack_b)
 
 
 def cost(plan: Plan, host: Host, rate: int = STREAM) -> float:
@@ -264,34 +268,51 @@ def cost(plan: Plan, host: Host, rate: int = STREAM) -> float:
     step = full * _step(plan, host, height, plan.vectors, rate)
     step += _step(plan, host, height, rest, rate) if rest else 0
     calls = plan.blocks[0] * tiles.count * ((full + (rest > 0)) * 25 + vectors * c.gates * height)
-    repeats = -(-tiles.count // plan.tiles_in_block)
-    packing = plan.pack_b * repeats * c.depth * vectors * c.gates * (1 if c.b_straight else 5) + (
-        plan.pack_a * c.depth * c.rows / plan.lanes * (2 if c.a_by_row else 5)
-    )
+    packing = _packing_a(plan, host) + _packing_b(plan, host)
     kernels = (1 + (tiles.larger > 0)) * (1 + (rest > 0 and full > 0)) * min(plan.blocks[0], 3)
-    total = (tiles.count * step * c.depth + calls + packing) * (1 + 0.03 * (kernels - 1))
+    total = (tiles.count * step * c.depth + calls + packing) * (1 + 0.02 * (kernels - 1))
     shared = c.batch * c.rows * c.columns * c.depth >= 1 << 17
     return total * (_uneven(plan.division, host.cores) if shared else 1)
+
+
+def _packing_a(plan: Plan, host: Host) -> float:
+    """Cycles of packing A: threads that share out columns pack it each for itself."""
+    c = plan.contraction
+    if not plan.pack_a or c.window is not None:
+        return 0
+    again = min(host.cores, plan.division.count) if isinstance(plan.division, Columns) else 1
+    return again * c.depth * (plan.tiles.count * COPY if c.a_by_row else c.rows / plan.lanes * TURN)
+
+
+def _packing_b(plan: Plan, host: Host) -> float:
+    """The same of B, for which those that share out rows do so."""
+    c = plan.contraction
+    if not plan.pack_b:
+        return 0
+    again = min(host.cores, plan.division.count) if isinstance(plan.division, Rows) else 1
+    repeats = max(again, -(-plan.tiles.count // plan.tiles_in_block))
+    return repeats * c.depth * -(-c.span // plan.lanes) * c.gates * (1 if c.b_straight else TURN)
 
 
 def _step(plan: Plan, host: Host, rows: float, vectors: int, rate: int) -> float:
     """Cycles of one k in one tile: two multiply-adds at a time, each result after four cycles; two elements of A, or a
     vector of B that crosses a line, are loaded in one. A panel of B beyond the first cache comes from the second.
 
-    Timings show that large and small tiles do equally well as long as none of these limits is hit.
+    As long as none of these limits is hit, fewer loads are better: wide tiles do better than high ones.
     """
-    size, vectors = plan.contraction.in_registers.itemsize, vectors * plan.contraction.gates
+    c = plan.contraction
+    size, vectors = c.in_registers.itemsize, vectors * c.gates
     beyond = plan.tiles.count > 1 and plan.depth_block * vectors * plan.lanes * size > host.l1_bytes * 3 // 4
     stream = vectors * plan.lanes * size / rate * beyond
-    far = FAR * (_far(plan.contraction, host) and not plan.pack_a)
-    return max(rows * vectors / 2, rows / 2 + vectors, 4, stream, far) + 0.2
+    waits = FAR * (_far(c, host) and not plan.pack_a)
+    return max(rows * vectors / 2, rows / 2 + vectors, 4, stream) + LOAD * (rows + vectors) + stream / 10 + waits
 
 
 def _far(c: Contraction, host: Host) -> bool:
     """Whether a column of A is a part of a line, each of them far from the next one, and all too many for the cache."""
     size = c.in_registers.itemsize
     strided = c.window is None and not c.a_by_depth and c.a_depth * size >= 1024
-    return strided and c.rows * c.depth * size > host.l2_bytes
+    return strided and c.rows * c.depth * size > host.l2_bytes // 2
 
 
 def _uneven(division: Division, threads: int) -> float:
@@ -323,8 +344,8 @@ def _tiles(c: Contraction, host: Host, divide: Divide) -> Iterator[tuple[int, in
                 yield max(1, -(-c.rows // count)), vectors
 
 
-def _plan(c: Contraction, host: Host, once: bool, divide: Divide, tile_rows: int, vectors: int) -> Plan:
-    """Blocks, packing and division for a tile, by rule."""
+def _plans(c: Contraction, host: Host, once: bool, divide: Divide, tile_rows: int, vectors: int) -> Iterator[Plan]:
+    """Blocks, packing and division for a tile: what can be said by rule, and all ways to do the rest."""
     lanes, size = c.lanes(host), c.in_registers.itemsize
     depth_block = _depth_block(c, host, once, vectors * lanes)
     # A block of A may come from the third cache, since its elements are used slowly; B should be packed rarely.
@@ -333,17 +354,13 @@ def _plan(c: Contraction, host: Host, once: bool, divide: Divide, tile_rows: int
         rows_in_block = c.rows if c.by_places else host.l2_bytes // 4 // size // c.window.row
     tiles_in_block = max(1, -(-rows_in_block // tile_rows) if c.by_places else rows_in_block // tile_rows)
     tiles, all_vectors = -(-c.rows // tile_rows), -(-c.span // lanes)
-    panels = -(-all_vectors // vectors)
     reused = min(tiles, tiles_in_block) >= 4 and depth_block >= 16 and not _by_rows(divide)
     pack_b = c.half or not c.b_straight or (not c.b_panel and reused and all_vectors > vectors)
-    conflict = c.a_by_depth and c.a_row * size % 1024 == 0  # rows of a tile fall into the same sets of the first cache
-    pack_a = (
-        c.half
-        or c.window is not None
-        or (panels >= 4 and c.rows >= 4 and (conflict or c.rows * c.depth * size > host.l2_bytes // 2))
-    )
-    plan = Plan(c, lanes, tile_rows, vectors, depth_block, tiles_in_block, pack_a, pack_b, Rows(0, 0, 0))
-    return replace(plan, division=_divide(plan, host, divide))
+    always = c.half or c.window is not None
+    for pack_a in (True,) if always else (False, True) if all_vectors > vectors and tiles > 1 else (False,):
+        plan = Plan(c, lanes, tile_rows, vectors, depth_block, tiles_in_block, pack_a, pack_b, Rows(0, 0, 0))
+        for division in _divisions(plan, host, divide):
+            yield replace(plan, division=division)
 
 
 def _by_rows(divide: Divide) -> bool:
@@ -368,22 +385,25 @@ def _depth_block(c: Contraction, host: Host, once: bool, width: int) -> int:
     return min(c.depth, _up(-(-c.depth // count), quantum))
 
 
-def _divide(plan: Plan, host: Host, divide: Divide) -> Division:
-    """Whole matrices where there are enough; else columns, so that threads keep to their part of weights; else rows."""
+def _divisions(plan: Plan, host: Host, divide: Divide) -> Iterator[Division]:
+    """Whole matrices where there are enough; else columns, so that threads keep to their part of weights, or rows."""
     c = plan.contraction
     if c.empty:
-        return Rows(0, 0, 0)
+        yield Rows(0, 0, 0)
+        return
     rows, columns, batches = plan.tiles, Columns(plan.panels, plan.width), Batches(c.batch)
     for division in (rows, columns, batches):
         if divide in (division, type(division)):
-            return division
+            yield division
+            return
+    ways = {division: _uneven(division, host.cores) for division in (columns, rows)}
+    least = min(ways.values())
     if c.window is not None and c.batch == 1 and rows.count >= host.cores:
-        return rows  # each thread sets out the windows that it needs
-    by_columns = not _far(c, host) and _uneven(columns, host.cores) <= 1.15 * _uneven(rows, host.cores)
-    within = columns if by_columns else rows
-    if c.batch > 1 and _uneven(batches, host.cores) <= 1.15 * _uneven(within, host.cores):
-        return batches
-    return within
+        yield rows  # each thread sets out the windows that it needs
+    elif c.batch > 1 and _uneven(batches, host.cores) <= 1.15 * least:
+        yield batches
+    else:
+        yield from (division for division, uneven in ways.items() if uneven <= 1.15 * least)
 
 
 def _up(n: int, multiple: int) -> int:
