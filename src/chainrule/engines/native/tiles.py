@@ -24,6 +24,8 @@ LOAD = 0.3
 """Cycles that a load takes from the multiplications of the same step of k."""
 FAR = 8
 """The same of a line of A that comes from behind the second cache, in strides that nobody foresees."""
+MOVE = 8
+"""Cycles until a vector comes from another core."""
 TURN, COPY = 16, 5
 """Cycles of packing: of turning a vector of elements, of copying the part of a tile in one step of k."""
 Divide = type | Rows | None
@@ -268,11 +270,20 @@ def cost(plan: Plan, host: Host, rate: int = STREAM) -> float:
     step = full * _step(plan, host, height, plan.vectors, rate)
     step += _step(plan, host, height, rest, rate) if rest else 0
     calls = plan.blocks[0] * tiles.count * ((full + (rest > 0)) * 25 + vectors * c.gates * height)
-    packing = _packing_a(plan, host) + _packing_b(plan, host)
+    packing = _packing_a(plan, host) + _packing_b(plan, host) + _fetching(plan, host)
     kernels = (1 + (tiles.larger > 0)) * (1 + (rest > 0 and full > 0)) * min(plan.blocks[0], 3)
     total = (tiles.count * step * c.depth + calls + packing) * (1 + 0.02 * (kernels - 1))
     shared = c.batch * c.rows * c.columns * c.depth >= 1 << 17
     return total * (_uneven(plan.division, host.cores) if shared else 1)
+
+
+def _fetching(plan: Plan, host: Host) -> float:
+    """Cycles until what another core wrote is there: all of one operand is read by each thread, a part of the other."""
+    c = plan.contraction
+    elements = {Rows: c.columns, Columns: c.rows}.get(type(plan.division), 0) * c.depth
+    if c.c_panel and c.depth <= c.columns and isinstance(plan.division, Rows):
+        elements += c.rows * c.columns  # weights, which a product of so few rows reads by columns
+    return MOVE * c.batch * elements / plan.lanes * (1 - 1 / host.cores)
 
 
 def _packing_a(plan: Plan, host: Host) -> float:
