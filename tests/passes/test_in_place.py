@@ -42,7 +42,7 @@ def test_what_reads_the_old_value_comes_first():
 
 
 def test_what_reads_the_old_value_in_another_order_has_a_copy():
-    order = planned(lambda w: [w + w.T], real(5, 5), updates={0: 0})
+    order = planned(lambda w: [w + w.T], real(9, 9), updates={0: 0})
     assert not order.in_place
     assert list(order.copied.values()) == [0]
 

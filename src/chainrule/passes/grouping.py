@@ -24,6 +24,7 @@ from chainrule.passes.convolutions import by_places, patches
 from chainrule.passes.disjoint import join
 from chainrule.passes.gates import gate_of, gates_for
 from chainrule.passes.kernels import Kernel, Kind, Level, along_rows, few_columns, reduction_sizes, rows_of
+from chainrule.passes.reorder import reorder
 from chainrule.passes.stored import CHEAP, settle
 from chainrule.passes.views import View, is_lookup, split, views
 from chainrule.passes.winograd import winograd_convolution
@@ -164,6 +165,8 @@ class Grouping:
         """Whether a kernel can compute a node, pulling in what waits."""
         if not self.elementwise(n) or kernel.kind == "single" or depth == 0:
             return False
+        if kernel.nodes and self.nodes[kernel.nodes[0]].primitive is reorder:
+            return False
         level = self.level(kernel, n)
         if level is None or (kernel.kind == "contract" and self._in_parts(kernel)):
             return False
@@ -282,6 +285,8 @@ class Grouping:
             self._place_reduction(n)
         elif not self.elementwise(n):
             self._place_single(n)
+        elif node.primitive is reorder:
+            self._store(n)
         elif node.size == 1:
             self._place_scalar(n)
         else:

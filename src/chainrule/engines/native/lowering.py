@@ -19,6 +19,7 @@ from chainrule.passes.hoist import hoist
 from chainrule.passes.lookups import lookups
 from chainrule.passes.pooling import pooling
 from chainrule.passes.reductions import reductions
+from chainrule.passes.reorder import reorders
 from chainrule.passes.simplify import simplify
 from chainrule.passes.sink import sink
 from chainrule.passes.sparse import sparse
@@ -32,6 +33,7 @@ TILES = {STANDARD: (2,), FAST: (2, 4)}
 LOWERING: tuple[Callable[[Program], Program], ...] = (
     hoist, lookups, empties, dead, sink, common, pooling, sparse, winograd, convolutions, simplify, dead, transposes,
     disjoint, cofactors, factors, reductions, simplify, common, dead, fuse_multiply_add, dead, copies, dead,
+    reorders,
 )  # fmt: skip
 
 
