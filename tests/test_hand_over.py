@@ -24,9 +24,10 @@ ROWS = np.random.default_rng(0).normal(size=(64, 5)).astype(np.float32)
 TARGETS = np.arange(64) % 3
 
 
-def network():
+def network(width=40):
     cr.random.manual_seed(0)
-    return nn.Sequential(nn.Linear(5, 40), nn.BatchNorm1d(40), nn.Tanh(), nn.Dropout(0.2), nn.Linear(40, 3)).seed(0)
+    layers = nn.Linear(5, width), nn.BatchNorm1d(width), nn.Tanh(), nn.Dropout(0.2), nn.Linear(width, 3)
+    return nn.Sequential(*layers).seed(0)
 
 
 def step(model, optimizer, x, y):
@@ -340,14 +341,16 @@ def options(**more):
     } | more  # fmt: skip
 
 
-def test_epochs_of_fit_copy_the_model_and_leave_the_optimiser_where_it_is(traffic):
-    model, seen = network(), []
+@pytest.mark.parametrize(("batch_size", "width"), [(16, 40), (50, 100), (7, 300), (57, 130), (32, 200)])
+def test_epochs_of_fit_copy_the_model_and_leave_the_optimiser_where_it_is(traffic, batch_size, width):
+    model, seen = network(width), []
 
     class Count(cr.train.Callback):
         def on_epoch(self, training, row):
             seen.append(traffic.since())
 
-    fit(model, optimizer=optim.Adam(lr=0.01), epochs=5, callbacks=[Count()], **options(validation=None))
+    given = options(validation=None, batch_size=batch_size)
+    fit(model, optimizer=optim.Adam(lr=0.01), epochs=5, callbacks=[Count()], **given)
     tensors = len(tree.flatten(model).leaves)
     for epoch in seen[1:]:
         assert epoch.get("load", 0) == epoch.get("copy", 0) == 0

@@ -18,6 +18,10 @@ from chainrule.passes.kernels import Kernel, few_columns
 from chainrule.passes.views import View
 from chainrule.primitives import contract
 
+ROWS = 128
+"""Rows of the products for which panels of state are chosen, however many there are: a Program for the last rows of an
+epoch, or for the evaluation, then finds weights as the others leave them."""
+
 
 @dataclass(frozen=True)
 class Storage:
@@ -92,7 +96,8 @@ def storages(
             continue
         a, b = (grouping.views[x] for x in grouping.nodes[n].inputs)
         dense.add(a.base)
-        storage = _wanted(grouping, kernel, n, choose) if b.base in held and (inside or kernel.gates == 1) else None
+        ours = b.base in held and (inside or kernel.gates == 1)
+        storage = _wanted(grouping, kernel, n, choose, inside) if ours else None
         if storage is None or kernel.kind != "contract":
             dense.add(b.base)
         else:
@@ -175,7 +180,9 @@ def uniform(grouping: Grouping, kernel: Kernel) -> bool:
     return True
 
 
-def _wanted(grouping: Grouping, kernel: Kernel, n: int, choose: Callable[[Contraction], Plan]) -> Storage | None:
+def _wanted(
+    grouping: Grouping, kernel: Kernel, n: int, choose: Callable[[Contraction], Plan], inside: bool
+) -> Storage | None:
     """The panels in which a product would like to find its right operand."""
     b = grouping.views[grouping.nodes[n].inputs[1]]
     base, node = grouping.nodes[b.base], grouping.nodes[n]
@@ -187,9 +194,12 @@ def _wanted(grouping: Grouping, kernel: Kernel, n: int, choose: Callable[[Contra
     turned = strides[1] == 1 and b.shape[0] > 1
     if not turned and strides[2] != 1:
         return None
-    contraction = contraction_of(grouping, n, {}, gates=kernel.gates)
-    width = choose(replace(contraction, b_depth=contraction.columns, b_column=1)).width  # in panels nothing is turned
-    return None if kernel.gates > 1 and contraction.span % width else Storage(width, turned, kernel.gates)
+    (depth, columns), gates = b.shape, kernel.gates
+    product = Contraction(ROWS, columns, depth, depth, columns, columns, dtype=node.dtype)
+    if inside:  # in panels nothing is turned
+        product = replace(contraction_of(grouping, n, {}, gates=gates), b_depth=columns, b_column=1)
+    width = choose(product).width
+    return None if gates > 1 and product.span % width else Storage(width, turned, gates)
 
 
 def window_of(grouping: Grouping, a: View) -> Window | None:
