@@ -39,6 +39,9 @@ def test_the_transforms_are_exact(tile):
     dy = [int(v) for v in rng.integers(-9, 10, tile)]
     products = [a * b for a, b in zip(exactly(transposed(result), dy), exactly(patch, d), strict=True)]
     assert exactly(transposed(kernel), products) == [sum(dy[p] * d[p + k] for p in range(tile)) for k in range(3)]
+    products = [a * b for a, b in zip(exactly(kernel, g), exactly(transposed(result), dy), strict=True)]
+    spread = [sum(g[k] * dy[p - k] for k in range(3) if 0 <= p - k < tile) for p in range(tile + 2)]
+    assert exactly(transposed(patch), products) == spread
 
 
 @st.composite
@@ -59,8 +62,12 @@ def test_the_meanings_are_those_of_convolutions(case, tile, parts):
     x, w = rng.normal(size=x_shape), rng.normal(size=w_shape)
     y = meaning.convolve(x, w, **attributes)
     u = passes._kernel(w[:, :, 0], tile)
-    found = passes._convolution(x[..., 0, :], u, tile, attributes["low"], y.shape[1:3])
+    found = passes._convolution(x[..., 0, :], u, tile, attributes["low"], y.shape[1:3], False)
     np.testing.assert_allclose(found, y[..., 0, :], rtol=0, atol=1e-11)
+    if passes._spreads(x_shape[1:3], attributes["low"], y.shape[1:3], tile):
+        u, low = passes._kernel(w[::-1, ::-1, 0], tile), tuple(2 - n for n in attributes["low"])
+        found = passes._convolution(x[..., 0, :], u, tile, low, y.shape[1:3], True)
+        np.testing.assert_allclose(found, y[..., 0, :], rtol=0, atol=1e-11)
     dy = rng.normal(size=y.shape)
     du = passes._gradient(x[..., 0, :], dy[..., 0, :], tile, attributes["low"], parts)
     assert du.shape == (parts, (tile + 2) ** 2, x_shape[-1], w_shape[-1])
@@ -83,6 +90,7 @@ def test_the_pass_keeps_values_and_gradients(case):
     program = cr.trace_program(all_of, x, w, dy)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(passes, "best", lambda *sizes: 2)
+        patch.setattr(passes, "FEWEST_IMAGES", 1)
         lowered = verify(winograd(program))
     names = [node.primitive.name for node in lowered.nodes]
     assert names.count("winograd_convolution") == 2 and names.count("winograd_gradient") == 1

@@ -15,6 +15,8 @@ from chainrule.passes.kernels import Kernel
 from chainrule.passes.views import is_lookup
 from chainrule.program.program import Node
 
+SMALL = 1 << 13
+"""Elements of each value of a kernel that may wait."""
 MAY_FAIL = ("take", "scatter_add")
 MAY_FAIL_ON_INTEGERS = ("floordiv", "mod", "pow")
 
@@ -108,14 +110,15 @@ def _reach(kernels: list[Kernel], data: Edges) -> Edges:
 def _order(
     grouping: Grouping, data: Edges, in_place: dict[int, int], home: dict[int, Kernel], fallible: list[Kernel]
 ) -> list[Kernel] | None:
-    """The first order in which all edges point forward; None when there is a cycle."""
+    """The first order in which all edges point forward, small ends last; None when there is a cycle."""
     kernels = grouping.kernels
     before = {k: set(found) for k, found in data.items()}
     for new, old in in_place.items():
         writer = home[new]
         before[id(writer)] |= {id(k) for k in kernels if old in k.inputs and k is not writer}
         before[id(writer)] |= {id(k) for k in fallible if k is not writer}
-    number = {id(k): i for i, k in enumerate(kernels)}
+    small = _small_ends(grouping, data)
+    number = {id(k): (id(k) in small, i) for i, k in enumerate(kernels)}
     after: Edges = {id(k): set() for k in kernels}
     for k, found in before.items():
         for other in found:
@@ -125,10 +128,24 @@ def _order(
     heapq.heapify(ready)
     order = []
     while ready:
-        kernel = kernels[heapq.heappop(ready)]
+        kernel = kernels[heapq.heappop(ready)[1]]
         order.append(kernel)
         for k in after[id(kernel)]:
             waiting[k] -= 1
             if not waiting[k]:
                 heapq.heappush(ready, number[k])
     return order if len(order) == len(kernels) else None
+
+
+def _small_ends(grouping: Grouping, data: Edges) -> set[int]:
+    """Kernels of a few elements that no larger one waits for: they would stand between those that go through images."""
+    found, needed = set[int](), set[int]()
+    if not any(node.primitive.kind == "window" for node in grouping.nodes):
+        return found
+    for kernel in reversed(grouping.kernels):
+        few = all(grouping.nodes[x].size <= SMALL for x in [*kernel.inputs, *kernel.outputs])
+        if few and kernel.kind != "contract" and id(kernel) not in needed:
+            found.add(id(kernel))
+        else:
+            needed |= data[id(kernel)]
+    return found

@@ -6,6 +6,11 @@ constants, which are additions; in between, channels are multiplied element by e
     forward         Y  = Aᵀ [ Σ over channels of (G g Gᵀ) · (Bᵀ d B) ] A
     gradient of g   dg = Gᵀ [ Σ over tiles of (Bᵀ d B) · (A dY Aᵀ) ] G
 
+    spread          Y  = B [ Σ over channels of (G g Gᵀ) · (A d Aᵀ) ] Bᵀ, added up where tiles overlap, with g flipped
+
+The last is the forward pass the other way round: its tiles lie side by side on what is read, so that there are fewer
+where the result is larger, as is the gradient of the input of a convolution without padding.
+
 That is α² / m² multiplications for each result and channel, and not 9: 4 for m = 2, 2¼ for m = 4. The gradient of the
 input is a forward pass with the kernel flipped. With m = 2 all constants are 0, ±1 and ±½, and results are as exact as
 those of a plain sum; m = 4 loses one to two digits.
@@ -24,6 +29,7 @@ from chainrule.core.primitive import Primitive, Shape, TypeOf
 from chainrule.core.tensor import Tensor
 from chainrule.passes.convolutions import Lowering
 from chainrule.passes.portions import portions
+from chainrule.primitives import layout
 from chainrule.primitives.convolve import convolve
 from chainrule.program.program import Builder, Node, Program, rewrite
 
@@ -102,7 +108,9 @@ def _kernel_gradient(du: np.ndarray, tile: int) -> np.ndarray:
     return moved.reshape(3, 3, *du.shape[2:])
 
 
-def _convolution(x: np.ndarray, u: np.ndarray, tile: int, low: Shape, places: Shape) -> np.ndarray:
+def _convolution(x: np.ndarray, u: np.ndarray, tile: int, low: Shape, places: Shape, spread: bool) -> np.ndarray:
+    if spread:
+        return _spread(x, u, tile, low, places)
     alpha, out, (down, across) = tile + 2, u.shape[-1], tiles_over(places, tile)
     products = np.matmul(_patches(x, tile, low, (down, across)), u)
     made = _both_sides(TRANSFORMS[tile].result, products.swapaxes(0, 1).reshape(-1, alpha, alpha, out))
@@ -110,14 +118,32 @@ def _convolution(x: np.ndarray, u: np.ndarray, tile: int, low: Shape, places: Sh
     return whole.reshape(-1, down * tile, across * tile, out)[:, : places[0], : places[1]]
 
 
-def _gradient(x: np.ndarray, dy: np.ndarray, tile: int, low: Shape, parts: int) -> np.ndarray:
+def _apart(dy: np.ndarray, tile: int) -> np.ndarray:
+    """A dY Aᵀ of tiles side by side: (tiles, α, α, channels)."""
     batch, *places, out = dy.shape
     down, across = tiles_over(tuple(places), tile)
     whole = np.zeros((batch, down * tile, across * tile, out), dy.dtype)
     whole[:, : places[0], : places[1]] = dy
     of_tiles = whole.reshape(batch, down, tile, across, tile, out).swapaxes(2, 3).reshape(-1, tile, tile, out)
-    moved = _both_sides(transposed(TRANSFORMS[tile].result), of_tiles).reshape(-1, (tile + 2) ** 2, out)
-    rows, others = _patches(x, tile, low, (down, across)).swapaxes(1, 2), moved.swapaxes(0, 1)
+    return _both_sides(transposed(TRANSFORMS[tile].result), of_tiles)
+
+
+def _spread(x: np.ndarray, u: np.ndarray, tile: int, low: Shape, places: Shape) -> np.ndarray:
+    alpha, out, (down, across) = tile + 2, u.shape[-1], tiles_over(x.shape[1:3], tile)
+    rows = _apart(x, tile).reshape(-1, alpha * alpha, x.shape[-1]).swapaxes(0, 1)
+    made = _both_sides(
+        transposed(TRANSFORMS[tile].patch), np.matmul(rows, u).swapaxes(0, 1).reshape(-1, alpha, alpha, out)
+    )
+    made = made.reshape(-1, down, across, alpha, alpha, out)
+    sums = np.zeros((len(x), down * tile + 2, across * tile + 2, out), made.dtype)
+    for i, j in np.ndindex(down, across):
+        sums[:, i * tile : i * tile + alpha, j * tile : j * tile + alpha] += made[:, i, j]
+    return sums[:, low[0] : low[0] + places[0], low[1] : low[1] + places[1]]
+
+
+def _gradient(x: np.ndarray, dy: np.ndarray, tile: int, low: Shape, parts: int) -> np.ndarray:
+    moved = _apart(dy, tile).reshape(-1, (tile + 2) ** 2, dy.shape[-1])
+    rows, others = _patches(x, tile, low, tiles_over(dy.shape[1:3], tile)).swapaxes(1, 2), moved.swapaxes(0, 1)
     length = -(-len(moved) // parts)
     ranges = (slice(k * length, (k + 1) * length) for k in range(parts))
     return np.stack([np.matmul(rows[..., part], others[:, part]) for part in ranges])
@@ -154,7 +180,7 @@ winograd_convolution = Primitive(
     "winograd_convolution", "contract", lambda m, x, u, **a: _convolution(x, u, **a), _infer_convolution
 )
 """x (batch, height, width, in), u (α², in, out) -> (batch, *places, out); `low` is how far windows reach over the
-beginning."""
+beginning, or, where tiles are spread, what they make."""
 
 winograd_gradient = Primitive(
     "winograd_gradient", "window", lambda m, x, dy, **a: _gradient(x, dy, **a), _infer_gradient
@@ -169,6 +195,8 @@ WINOGRAD = (winograd_kernel, winograd_kernel_gradient, winograd_convolution, win
 
 FEWEST = 16
 """Channels on either side from which on it is tried."""
+FEWEST_IMAGES = 8
+"""From which on tiles may be spread: threads share images then."""
 
 
 def best(batch: int, places: Shape, channels: int, out: int, tiles: Shape) -> int | None:
@@ -209,6 +237,15 @@ def _reached(space: Sequence[int], low: Shape, places: Sequence[int]) -> bool:
     return all(before >= 0 and p + 2 - before >= n for n, before, p in zip(space, low, places, strict=True))
 
 
+def _spreads(space: Sequence[int], low: Shape, places: Shape, tile: int) -> bool:
+    """Whether tiles side by side on what is read are fewer than those on the result, and make all of it."""
+    counts = tiles_over(tuple(space), tile)
+    inside = all(
+        0 <= before <= 2 and p - before <= count * tile for before, p, count in zip(low, places, counts, strict=True)
+    )
+    return inside and prod(counts) < prod(tiles_over(places, tile))
+
+
 def _forward(lowering: Lowering, tiles: Shape) -> int | None:
     x, w = lowering.node.inputs
     batch, *space, _, channels = lowering.shape(x)
@@ -216,9 +253,14 @@ def _forward(lowering: Lowering, tiles: Shape) -> int | None:
     tile, low = best(batch, places, channels, out, tiles), lowering.node.attributes["low"]
     if lowering.shape(w)[:2] != (3, 3) or not _reached(space, low, places) or tile is None:
         return None
-    u = lowering.make(winograd_kernel, lowering.reshape(w, 3, 3, channels, out), tile=tile)
+    spread = batch >= FEWEST_IMAGES and _spreads(space, low, places, tile)
+    w = lowering.reshape(w, 3, 3, channels, out)
+    if spread:
+        w = lowering.make(layout.slice, w, start=(2, 2, 0, 0), stop=(-1, -1, channels, out), step=(-1, -1, 1, 1))
+        low = tuple(2 - before for before in low)
+    u = lowering.make(winograd_kernel, w, tile=tile)
     x = lowering.reshape(x, batch, *space, channels)
-    y = lowering.make(winograd_convolution, x, u, tile=tile, low=low, places=places)
+    y = lowering.make(winograd_convolution, x, u, tile=tile, low=low, places=places, spread=spread)
     return lowering.reshape(y, *lowering.node.shape)
 
 

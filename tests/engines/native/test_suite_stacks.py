@@ -207,8 +207,8 @@ def chain_of(plan):
 
 def test_matrices_of_different_stacks(plan):
     for planned in chain_of(plan)[0]:
-        planned.stack = 6
-    wrong(plan, "is not cut into 6 matrices")
+        planned.stack = 5
+    wrong(plan, "is not cut into 5 equal parts")
 
 
 def test_a_kernel_that_reads_what_is_not_made_yet(plan):

@@ -10,7 +10,7 @@ from tests.engines.native.suite import SuiteEngine, bits, native, on_threads
 import chainrule as cr
 from chainrule import losses, nn, optim
 from chainrule.core.tensor import wrap
-from chainrule.engines.native import winograd as kernel
+from chainrule.engines.native import winograd_blocks as blocks
 from chainrule.engines.native.check import verify_plan
 from chainrule.engines.native.emit import emit
 from chainrule.engines.native.engine import NativeEngine
@@ -43,6 +43,7 @@ def compiled(f, *inputs, tile=2, parts=None, **how):
     """The function made native with tiles of one size, the gradient in so many parts, if given, and its results."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(passes, "best", lambda *sizes: tile)
+        patch.setattr(passes, "FEWEST_IMAGES", 1)
         if parts is not None:
             patch.setattr(passes, "portions", lambda *sizes: parts)
         made = native(f, **how)
@@ -97,8 +98,8 @@ def test_bits_do_not_depend_on_threads_and_blocks(batch, space, channels, out, l
     for threads in (1, 2, 3, 4, 7):
         assert bits(on_threads(made, threads)(x, w, dy)) == bits(found)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(kernel, "FEWEST_TILES", 1)
-        patch.setattr(kernel, "CACHE_SHARE", 64)
+        patch.setattr(blocks, "FEWEST_TILES", 1)
+        patch.setattr(blocks, "CACHE_SHARE", 64)
         other, again = compiled(f, x, w, dy, tile=tile)
     assert bits(again) == bits(found)
     large, small = (max(k.scratch_bytes for k in m.engine.compiled[-1][3].kernels) for m in (made, other))
@@ -118,6 +119,32 @@ def test_what_follows_joins_the_kernel():
     plan = made.engine.compiled[-1][3]
     assert [planned.form for planned in plan.kernels] == ["winograd", "winograd"]  # the kernel's transform and all else
     assert "k1  winograd; " in made.explain_plan() and " units" in made.explain_plan()
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    st.integers(1, 9), st.tuples(st.integers(1, 9), st.integers(1, 12)), st.integers(1, 40), st.integers(1, 70),
+    st.sampled_from([2, 4]), st.integers(1, 400),
+)  # fmt: skip
+def test_tiles_of_what_is_read(batch, space, channels, out, tile, together):
+    """Where the result is larger than what is read; with what follows, and sums of each image."""
+    attributes = padded((2, 2), (2, 2))
+    shapes = (batch, *space, 1, channels), (3, 3, 1, channels, out), (out,)
+
+    def f(x, w, b):
+        y = convolve(x, w, **attributes)
+        return y, cr.relu(y + b), cr.sum(y * y, axis=(1, 2))
+
+    x, w, b = arrays(*shapes)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(blocks, "FEWEST_TILES", together)
+        patch.setattr(blocks, "CACHE_SHARE", 1 << 20)
+        made, found = compiled(f, x, w, b, tile=tile)
+    spread = [n.attributes["spread"] for n in made.engine.compiled[-1][3].program.nodes if "spread" in n.attributes]
+    larger = all(-(-(n + 2) // tile) == -(-n // tile) for n in space)
+    assert spread == [not larger]
+    assert max(errors(found, f, x, w, b)) < 4 * BOUNDS[tile]
+    assert all(bits(on_threads(made, n)(x, w, b)) == bits(found) for n in (2, 5))
 
 
 def test_what_is_infinite_stays_in_its_picture():

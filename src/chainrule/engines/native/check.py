@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from itertools import accumulate, product
 
 from chainrule.engines.native.cuts import chains, reads_own_matrix
-from chainrule.engines.native.division import Batches, Columns, Parts, Rows
+from chainrule.engines.native.division import Batches, Columns, Rows
 from chainrule.engines.native.places import FIRST
 from chainrule.engines.native.plan import NativePlan, PlannedKernel
 from chainrule.engines.native.storage import DENSE, full_members
@@ -195,7 +195,7 @@ def _sums(plan: NativePlan, planned: PlannedKernel) -> Iterator[str]:
     kernel, share = planned.kernel, planned.share
     if kernel.kind == "contract" and any(map(plan.grouping.reduces, kernel.nodes)):
         if planned.form == "winograd":
-            whole = isinstance(share, Parts) and share.count == kernel.sizes[0]
+            whole = isinstance(share, Batches) and share.count == kernel.sizes[0]
         else:
             whole = isinstance(share, Columns if kernel.sizes[0] == 1 else Batches)
         if not whole or planned.turned:
@@ -229,13 +229,13 @@ def _values_of(plan: NativePlan, kernel: Kernel) -> list[int]:
 
 
 def _matrices(plan: NativePlan, chain: list[PlannedKernel]) -> Iterator[str]:
-    """Kernels that are called matrix by matrix have the same matrices, and read of each other those alone."""
+    """Kernels that are called part by part have the same parts, and read of each other those alone."""
     before: list[PlannedKernel] = []
     for planned in chain:
         kernel, share, count = planned.kernel, planned.share, planned.stack
         whole = isinstance(share, Batches) or (isinstance(share, Rows) and not share.larger)
-        if not (isinstance(share, Batches | Rows) and whole and share.count == count):
-            yield f"{planned.name} is not cut into {count} matrices"
+        if not (isinstance(share, Batches | Rows) and whole and share.count % count == 0):
+            yield f"{planned.name} is not cut into {count} equal parts"
         for other in before:
             for x in kernel.inputs:
                 if x in other.kernel.outputs and not reads_own_matrix(plan.grouping, kernel, x, count):

@@ -7,7 +7,7 @@ from chainrule.engines.native import barrier as barriers
 from chainrule.engines.native import memory, narrow, winograd
 from chainrule.engines.native.columns import ColumnWriter
 from chainrule.engines.native.contraction import emit as emit_contraction
-from chainrule.engines.native.division import Batches, Columns, Flat, Rows, Share, Single, Together
+from chainrule.engines.native.division import Batches, Columns, Flat, Parts, Rows, Share, Single, Together
 from chainrule.engines.native.epilogue import NodesEpilogue
 from chainrule.engines.native.evaluate import PARAMETERS, Evaluator, Spot
 from chainrule.engines.native.ir import SCALARS, Function, Index, Module
@@ -73,8 +73,9 @@ def _kernel(plan: NativePlan, planned: PlannedKernel, module: Module) -> None:
     elif planned.form == "narrow":
         narrow.write(planned, evaluator)
     elif planned.form == "winograd":
-        lo, hi = units(f, planned.share)
-        winograd.write(evaluator, planned.name, plan.host, NodesEpilogue(plan, planned), lo, hi)
+        assert isinstance(planned.share, Batches | Parts)
+        epilogue, (lo, hi) = NodesEpilogue(plan, planned), units(f, planned.share)
+        winograd.write(evaluator, planned.name, plan.host, epilogue, planned.share, lo, hi)
     elif planned.form == "sparse":
         lo, hi = units(f, planned.share)
         SparseWriter(evaluator).write(lo, hi)

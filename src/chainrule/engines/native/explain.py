@@ -112,7 +112,7 @@ def _shares(plan: NativePlan) -> list[str]:
             lines.append(f"{planned.name}  in the same pass")
             continue
         lines.append(f"{planned.name}  {_form(planned)}; {_count(planned.lanes, 'lane')}; {_share(planned.share)}")
-        lines[-1] += "; matrix by matrix with its neighbours" if id(planned) in together else ""
+        lines[-1] += f"; in {planned.stack} parts with its neighbours" if id(planned) in together else ""
         if planned.loop is not None:
             lines += [f"    in each step  {line}" for line in _shares(planned.loop)]
     return lines

@@ -132,19 +132,29 @@ def place_barriers(plan: "NativePlan") -> None:
 
     Between two steps of a training there is one in any case, between those of a loop where they need it.
     """
-    since: list[Touch] = []
+    begin = 0  # the kernel behind the last barrier
     found = [_touches(plan, planned) for planned in plan.kernels]
-    for i, planned in enumerate(plan.kernels):
+    for i in range(len(found)):
         guarded = i == plan.schedule.guard and i > 0
-        if guarded or _clashes(found[i], since):
-            planned.barrier = True
-            since = []
-        since += found[i]
+        clashing = [k for k in range(begin, i) if _clashes(found[i], found[k])]
+        if guarded or clashing:
+            begin = i if guarded else _before_stack(plan, i, clashing[-1] + 1)
+            plan.kernels[begin].barrier = True
+    since = [touch for touches in found[begin:] for touch in touches]
     copied = _copies(plan)
     plan.finish_barrier = _clashes(copied, since)
     since = copied if plan.finish_barrier else since + copied
     first = next((i for i, planned in enumerate(plan.kernels) if planned.barrier), len(plan.kernels))
     plan.repeat_barrier = any(_clashes(touches, since) for touches in found[:first])
+
+
+def _before_stack(plan: "NativePlan", i: int, first: int) -> int:
+    """Where a barrier before kernel `i` parts no kernels that are called together: at `first` or behind it."""
+    stack = plan.kernels[i].stack
+    start = i
+    while stack > 1 and start > 0 and plan.kernels[start - 1].stack == stack and not plan.kernels[start].barrier:
+        start -= 1
+    return start if start >= first else i
 
 
 def _copies(plan: "NativePlan") -> list[Touch]:

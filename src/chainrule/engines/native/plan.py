@@ -7,7 +7,7 @@ from chainrule import dtypes
 from chainrule.control import LOOPS
 from chainrule.engines.native import narrow, sorting, sparse, windows, winograd
 from chainrule.engines.native.columns import group_of
-from chainrule.engines.native.cuts import by_rows, enough_rows, take_over_rows, take_over_stacks
+from chainrule.engines.native.cuts import by_rows, enough_rows, take_over_images, take_over_rows, take_over_stacks
 from chainrule.engines.native.division import Batches, Columns, Flat, Rows, Share, Single, Together
 from chainrule.engines.native.evaluate import Place, lanes_of
 from chainrule.engines.native.hazards import place_barriers
@@ -48,7 +48,7 @@ class PlannedKernel:
     barrier: bool = False  # before it
     run: list["PlannedKernel"] = field(default_factory=list)  # it and those whose values it goes through, too
     absorbed: bool = False  # by the first kernel of a run
-    stack: int = 1  # so many units, each a matrix of a stack: it may be called for one of them after the other
+    stack: int = 1  # so many equal parts, as the matrices of a stack: it may be called for one of them after the other
     scratch_bytes: int = 0
     elements: int = 0  # of a flat kernel, padding included
     loop: "NativePlan | None" = None  # of a step
@@ -143,6 +143,7 @@ def make_plan(
     _share_runs(plan, runs)
     take_over_rows(plan)
     take_over_stacks(plan)
+    take_over_images(plan)
     place_values(plan)
     place_barriers(plan)
     return plan

@@ -1,7 +1,7 @@
 """The kernels of a step called in their order, and what lies between and behind them."""
 
 from chainrule.engines.native.cuts import chains
-from chainrule.engines.native.division import Rows
+from chainrule.engines.native.division import Batches, Rows
 from chainrule.engines.native.evaluate import in_pitch
 from chainrule.engines.native.hazards import rows_to_copy
 from chainrule.engines.native.ir import SCALARS, Function, Index
@@ -22,12 +22,17 @@ def calls(plan: NativePlan, f: Function, scratch: str, kernels: list[PlannedKern
     for k, chain in enumerate(chains([planned for planned in kernels if not planned.absorbed])):
         if chain[0].barrier and (k or plan.schedule.guard == 0 or plan.inside):
             barrier(f)
-        if len(chain) == 1:
+        if len(chain) == 1 and not in_parts(chain[0]):
             call(plan, f, scratch, chain[0])
             continue
         with f.loop(*f.slice(chain[0].stack, "%thread", "%threads")) as loop:
             for planned in chain:
                 call(plan, f, scratch, planned, (loop.counter, planned.stack))
+
+
+def in_parts(planned: PlannedKernel) -> bool:
+    """Whether threads share out parts of several units, which may be other units than they would get one by one."""
+    return planned.stack > 1 and isinstance(planned.share, Batches | Rows) and planned.share.count != planned.stack
 
 
 def call(

@@ -306,3 +306,53 @@ def give(
     each_vector(f, slabs.lanes, slabs.channels, 0, slabs.channels, vector)
     f.ret()
     return name
+
+
+# -- results that overlap
+
+
+ADD = ("ptr from", "ptr to")
+
+
+def add(module: Module, host: Host, matrix: Matrix, slabs: Slabs, width: int) -> str:
+    """The name of void(ADD): matrix · products · matrixᵀ of one tile, added to sums of `width` places in a row."""
+    key = ("winograd sums", matrix, slabs, width)
+    if key not in module.memo:
+        module.memo[key] = f"sums{len(module.memo)}"
+        f = Function(module, module.memo[key], ADD)
+        m, alpha = Vectors(f, slabs.lanes, host), len(matrix[0])
+        source, to = f.parameters
+
+        def vector(c: Index, mask: int | None) -> None:
+            start, target = f.address(source, c, KIND), f.address(to, c, KIND)
+
+            def put(a: int, b: int, value: Value) -> None:
+                at = (a * width + b) * slabs.row
+                m.store(m.load(target, at, FLOAT) + value, target, at)
+
+            both_sides(matrix, matrix, lambda a, b: m.load(start, (a * alpha + b) * slabs.slab, FLOAT), put)
+
+        each_vector(f, slabs.lanes, slabs.channels, 0, slabs.channels, vector)
+        f.ret()
+    return module.memo[key]
+
+
+def give_row(
+    module: Module, host: Host, name: str, slabs: Slabs, extent: tuple[int, int], count: int, epilogue: Epilogue
+) -> str:
+    """The name of void(GIVE): sums of `count` places side by side, given as they are."""
+    name = f"{name}.{count}"
+    f = Function(module, name, GIVE)
+    m = Vectors(f, slabs.lanes, host)
+    source, _, _, first = f.parameters
+
+    def vector(c: Index, mask: int | None) -> None:
+        start = f.address(source, c, KIND)
+        places = _Places(f, m, (1, count), slabs.channels, extent, first, c, mask)
+        epilogue.begin(places)
+        for r in range(count):
+            epilogue.emit(places, r, 0, m.load(start, r * slabs.row, FLOAT), mask)
+
+    each_vector(f, slabs.lanes, slabs.channels, 0, slabs.channels, vector)
+    f.ret()
+    return name
