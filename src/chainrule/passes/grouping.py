@@ -98,6 +98,10 @@ class Grouping:
         """Whether it is never stored: windows in rows, made by the product that reads them."""
         return self.nodes[n].primitive is patches
 
+    def slides(self, n: int) -> bool:
+        """Whether it goes through the windows of images."""
+        return self.nodes[n].primitive.kind == "window" or self.nodes[n].primitive in (patches, winograd_convolution)
+
     def operands(self, n: int) -> list[View]:
         """The views of the inputs of a node, without a table that it looks things up in."""
         inputs = self.nodes[n].inputs
@@ -168,14 +172,14 @@ class Grouping:
         if kernel.nodes and self.nodes[kernel.nodes[0]].primitive is reorder:
             return False
         level = self.level(kernel, n)
-        if level is None or (kernel.kind == "contract" and self._in_parts(kernel)):
+        if level is None or (kernel.kind == "contract" and self.sums_places(kernel)):
             return False
         if is_lookup(self.nodes, self.nodes[n]) and not self._table_at_hand(kernel, n):
             return False
         return all(self._operand_fits(kernel, level, view, depth) for view in self.operands(n))
 
-    def _in_parts(self, kernel: Kernel) -> bool:
-        """Whether a product over the places of windows: so many that partial sums have to be stored."""
+    def sums_places(self, kernel: Kernel) -> bool:
+        """Whether a product is over the places of windows: so many that partial sums have to be stored."""
         for n in kernel.nodes:
             if self.nodes[n].primitive is contract.matmul:
                 a = self.views[self.nodes[n].inputs[0]]
@@ -421,7 +425,7 @@ class Grouping:
         if product.primitive is winograd_convolution:
             return stack == product.shape[0] and stack > 1
         shared = columns >= max(WIDE, rows // TALL) if stack == 1 else rows >= HIGH
-        return shared and not self._in_parts(kernel)
+        return shared and not self.sums_places(kernel)
 
     def _reduction_fits(self, kernel: Kernel, view: View) -> bool:
         return self._operand_fits(kernel, "full", view, 40)

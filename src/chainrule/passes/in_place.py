@@ -140,7 +140,7 @@ def _order(
 def _small_ends(grouping: Grouping, data: Edges) -> set[int]:
     """Kernels of a few elements that no larger one waits for: they would stand between those that go through images."""
     found, needed = set[int](), set[int]()
-    if not any(node.primitive.kind == "window" for node in grouping.nodes):
+    if not any(map(grouping.slides, range(len(grouping.nodes)))):
         return found
     for kernel in reversed(grouping.kernels):
         few = all(grouping.nodes[x].size <= SMALL for x in [*kernel.inputs, *kernel.outputs])

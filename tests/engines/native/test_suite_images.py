@@ -1,18 +1,38 @@
 """Convolutions and pooling that go through a batch some images at a time: the results of the reference."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.engines.native.suite import compare, native, plans, real
+from tests.engines.native import suite
+from tests.engines.native.suite import plans, real
 
 import chainrule as cr
 from chainrule import nn
+from chainrule.compile import trace_program
 from chainrule.engines.native import cuts
 from chainrule.engines.native.check import verify_plan
 from chainrule.engines.native.cuts import chains, reads_own_matrix
 from chainrule.engines.native.division import Rows
+from chainrule.engines.native.host import detect
+from chainrule.engines.native.lowering import lower
 from chainrule.errors import CompileError
+from chainrule.passes.grouping import Grouping
+
+HOST = replace(detect(), cores=2, l2_bytes=1 << 21)  # on which the parts depend
+HOSTS = [HOST, replace(HOST, registers=16), replace(HOST, cores=1, l2_bytes=1 << 20), replace(HOST, l2_bytes=1 << 16)]
+
+
+def native(f):
+    """The compiled function, as on that machine."""
+    return suite.native(f, host=HOST)
+
+
+def compare(f, *xs, host=HOST, **how):
+    """Hold a function against the reference, as on that machine."""
+    return suite.compare(f, *xs, host=host, **how)
 
 
 def together(compiled):
@@ -56,7 +76,8 @@ def test_a_part_fits_into_the_cache(monkeypatch):
         found.append((np.asarray(compiled(network(1, 32, 32), real(64, 1, 28, 28))[0]), together(compiled)))
     (a, few), (b, some), (c, many) = found
     assert a.tobytes() == b.tobytes() == c.tobytes()
-    assert few[0][1] == 8 and some[0][1] in (8, 16, 32)
+    assert few[0] == (["contract", "window", "winograd"], 8)
+    assert some[0] == (["contract", "window", "winograd"], 16)
     assert many[0] == (["contract", "window"], 64)  # tiles of one image are too few for a product
 
 
@@ -76,8 +97,12 @@ LAYERS = {
     "4x4": lambda n, g: nn.Conv2d(n, 8, 4, stride=2, padding=1, generator=g),
     "1x1": lambda n, g: nn.Conv2d(n, 32, 1, generator=g),
     "depthwise": lambda n, g: nn.Conv2d(n, n, 3, padding=1, groups=n, generator=g),
+    "grouped": lambda n, g: nn.Conv2d(n, 32, 3, padding=1, groups=1 if n % 8 else 8, generator=g),
+    "dilated": lambda n, g: nn.Conv2d(n, 16, 3, padding=2, dilation=2, generator=g),
     "up": lambda n, g: nn.ConvTranspose2d(n, 16, 2, stride=2, generator=g),
     "norm": lambda n, g: nn.GroupNorm(1, n),
+    "instance": lambda n, g: nn.InstanceNorm2d(n),
+    "upsample": lambda n, g: nn.Upsample(scale_factor=2),
     "max": lambda n, g: nn.MaxPool2d(2, ceil_mode=True),
     "mean": lambda n, g: nn.AvgPool2d(3, 2, 1),
     "relu": lambda n, g: nn.ReLU(),
@@ -93,19 +118,33 @@ class Flip(nn.Module):
         return x[::-1] * 0.5
 
 
-@settings(max_examples=20, deadline=None)
-@given(st.lists(st.sampled_from(sorted(LAYERS)), min_size=2, max_size=7), st.sampled_from([8, 16]), st.booleans())
-def test_any_layers(names, batch, derivative):
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(st.sampled_from(sorted(LAYERS)), min_size=2, max_size=7), st.sampled_from([8, 16]), st.booleans(),
+    st.sampled_from(["float32", "float64"]), st.sampled_from(HOSTS),
+)  # fmt: skip
+def test_any_layers(names, batch, derivative, dtype, host):
+    """In float64, too, where rounding decides neither which element is the larger nor what a sum of 0 is."""
     generator, layers, channels = cr.random.Generator(0), [], 3
     x = real(batch, channels, 17, 16)
-    for name in names:
+    unsteady = {"max", "instance"} if derivative and dtype == "float32" else set()
+    for name in [name for name in names if name not in unsteady]:
         layer = LAYERS[name](channels, generator)
         y = nn.Sequential(*layers, layer)(cr.tensor(x)) if name != "valid" or len(layers) < 4 else None
         if y is not None and min(y.shape[2:]) > 2 and max(y.shape[2:]) < 40:
             layers.append(layer)
             channels = y.shape[1]
-    model = nn.Sequential(*layers, nn.Tanh())
-    compare(gradients if derivative else forward, model, x, others=(1, 5), rtol=2e-3)
+    model, rtol = nn.Sequential(*layers, nn.Tanh()).to(dtype), {"float32": 1e-4, "float64": 1e-9}[dtype]
+    compare(gradients if derivative else forward, model, x.astype(dtype), host=host, others=(1, 5), rtol=rtol)
+
+
+@pytest.mark.parametrize("groups", [2, 8, 16])
+@pytest.mark.parametrize("batch", [8, 16])
+def test_groups_are_no_parts_of_a_batch(groups, batch):
+    """Each product of their stack reads all images."""
+    generator = cr.random.Generator(0)
+    layers = nn.AvgPool2d(2), nn.Tanh(), nn.Conv2d(32, 32, 3, groups=groups, generator=generator), nn.Tanh()
+    compare(gradients, nn.Sequential(*layers), real(batch, 32, 12, 12), others=(1, 3, 7), rtol=1e-4)
 
 
 @pytest.mark.parametrize("stride", [2, 3])
@@ -132,7 +171,7 @@ def test_what_reads_other_images_waits():
         return cr.max_pool2d(y[::-1], 2), cr.max_pool2d(y, 2) + cr.sum(y)
 
     compiled = compare(f, network(1, 16, 16), real(16, 1, 14, 14), others=(1, 3, 7), rtol=1e-4)
-    assert all(count < 3 for count, _ in [(len(forms), parts) for forms, parts in together(compiled)])
+    assert together(compiled) == []
 
 
 @pytest.mark.parametrize("groups", [1, 16])
@@ -147,6 +186,20 @@ def test_weights_are_read_whole(groups):
             if grouping.multiplies(n):
                 weights = grouping.views[grouping.nodes[n].inputs[1]].base
                 assert not reads_own_matrix(grouping, kernel, weights, 8)
+
+
+@pytest.mark.parametrize(("size", "products"), [(6, 1), (28, 8)])
+def test_a_sum_over_all_places_reads_all_images(size, products):
+    """The gradient of a kernel is one product, or several, each of its share of the images."""
+
+    def f(x, w):
+        return cr.grad(lambda w: cr.sum(cr.conv2d(x, w, stride=2) ** 2))(w)
+
+    grouping = Grouping(lower(trace_program(f, real(16, 16, size, size), real(24, 16, 2, 2))))
+    (kernel,) = [k for k in grouping.kernels if any(map(grouping.virtual, k.nodes)) and grouping.sums_places(k)]
+    (image,) = {x for n in kernel.nodes if grouping.virtual(n) for x in grouping.bases(n)}
+    assert kernel.sizes[0] == products
+    assert reads_own_matrix(grouping, kernel, image, 8) == (products == 8)
 
 
 # -- the proof of a plan
@@ -171,5 +224,5 @@ def test_images_of_another_part(plan):
     chain = next(chain for chain in chains(plan.kernels) if len(chain) > 1)
     for planned in chain:
         planned.stack = 3
-    with pytest.raises(CompileError, match=r"what k\d+ has not made yet|is not cut into 3 equal parts"):
+    with pytest.raises(CompileError, match=r"reads of %\d+ what k\d+ has not made yet"):
         verify_plan(plan)

@@ -16,7 +16,7 @@ from chainrule.engines.native.host import Host
 from chainrule.engines.native.rows import scratch_bytes
 from chainrule.engines.native.tiles import Contraction, Divide
 from chainrule.engines.native.winograd_blocks import FEWEST_TILES, blocks_of
-from chainrule.passes.convolutions import depthwise, patches
+from chainrule.passes.convolutions import depthwise
 from chainrule.passes.grouping import Grouping
 from chainrule.passes.kernels import Kernel
 from chainrule.passes.views import View, is_lookup, split
@@ -112,7 +112,7 @@ def reads_own_matrix(grouping: Grouping, kernel: Kernel, x: int, count: int) -> 
             shared = grouping.multiplies(n) and k == 1 and prod(node.shape[:-2]) % count  # the right operand of all
             if (is_lookup(grouping.nodes, node) and k == 0) or shared or size % count:
                 return False
-            if node.primitive.kind == "window" or node.primitive in (patches, winograd_convolution):
+            if grouping.slides(n):
                 if not _own_images(grouping, kernel, n, k, count):
                     return False
                 continue
@@ -143,9 +143,9 @@ def _own_images(grouping: Grouping, kernel: Kernel, n: int, k: int, count: int) 
     """The same of an operand of a convolution or of pooling, whose images are cut."""
     node = grouping.nodes[n]
     view = grouping.views[node.inputs[k]]
-    summed = grouping.virtual(n) and kernel.sizes[0] > 1  # over the places, of some images in each product
+    summed = grouping.virtual(n) and grouping.sums_places(kernel)  # of some images in each product of a stack
     weights = k == 1 and node.primitive in (winograd_convolution, depthwise)
-    kept = grouping.virtual(n) or node.shape[0] == view.shape[0]
+    kept = view.shape[-2] == 1 if grouping.virtual(n) else node.shape[0] == view.shape[0]  # a stack may be of groups
     uncut = view.shape[0] % count or (summed and kernel.sizes[0] % count)
     return view.dense and kept and not weights and not uncut
 
