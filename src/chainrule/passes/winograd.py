@@ -4,16 +4,13 @@ A tile of m × m results and the patch of α × α elements that it is made of (
 constants, which are additions; in between, channels are multiplied element by element of the patch:
 
     forward         Y  = Aᵀ [ Σ over channels of (G g Gᵀ) · (Bᵀ d B) ] A
+    spread          Y  = B [ Σ over channels of (G g Gᵀ) · (A d Aᵀ) ] Bᵀ, added up where tiles overlap; g is flipped
     gradient of g   dg = Gᵀ [ Σ over tiles of (Bᵀ d B) · (A dY Aᵀ) ] G
 
-    spread          Y  = B [ Σ over channels of (G g Gᵀ) · (A d Aᵀ) ] Bᵀ, added up where tiles overlap, with g flipped
-
-The last is the forward pass the other way round: its tiles lie side by side on what is read, so that there are fewer
-where the result is larger, as is the gradient of the input of a convolution without padding.
-
 That is α² / m² multiplications for each result and channel, and not 9: 4 for m = 2, 2¼ for m = 4. The gradient of the
-input is a forward pass with the kernel flipped. With m = 2 all constants are 0, ±1 and ±½, and results are as exact as
-those of a plain sum; m = 4 loses one to two digits.
+input is a forward pass with the kernel flipped. Tiles that are spread lie side by side on what is read, and not on the
+result: they are fewer where that is larger, as for the gradient of the input without padding. With m = 2 all constants
+are 0, ±1 and ±½, and results are as exact as those of a plain sum; m = 4 loses one to two digits.
 
 Source: Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks" (2016).
 """

@@ -5,6 +5,15 @@ from dataclasses import dataclass
 from chainrule.engines.native.ir import Function, Index
 
 
+def up(n: int, multiple: int) -> int:
+    """The next multiple.
+
+    >>> up(17, 16), up(16, 16)
+    (32, 16)
+    """
+    return -(-n // multiple) * multiple
+
+
 @dataclass(frozen=True)
 class Rows:
     """`count` units of neighbouring rows: unit u begins at row u · size + min(u, larger)."""

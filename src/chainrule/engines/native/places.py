@@ -4,6 +4,7 @@ from mmap import PAGESIZE
 from typing import TYPE_CHECKING
 
 from chainrule.engines.native.cuts import chains, cut_of_products
+from chainrule.engines.native.division import up
 from chainrule.engines.native.evaluate import Place
 from chainrule.engines.native.storage import DENSE
 from chainrule.passes.views import in_memory
@@ -16,11 +17,6 @@ ALIGNMENT = 64
 STOP = 64  # the arena begins with (code, value, node, step) of an error; then a flag that stops the steps
 WATCH = 72
 FIRST = 128
-
-
-def up(n: int, multiple: int) -> int:
-    """The next multiple."""
-    return -(-n // multiple) * multiple
 
 
 def bytes_of(plan: "NativePlan", x: int) -> int:

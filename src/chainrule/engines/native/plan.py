@@ -8,12 +8,12 @@ from chainrule.control import LOOPS
 from chainrule.engines.native import narrow, sorting, sparse, windows, winograd
 from chainrule.engines.native.columns import group_of
 from chainrule.engines.native.cuts import by_rows, enough_rows, take_over_images, take_over_rows, take_over_stacks
-from chainrule.engines.native.division import Batches, Columns, Flat, Rows, Share, Single, Together
+from chainrule.engines.native.division import Batches, Columns, Flat, Rows, Share, Single, Together, up
 from chainrule.engines.native.evaluate import Place, lanes_of
 from chainrule.engines.native.hazards import place_barriers
 from chainrule.engines.native.host import Host
 from chainrule.engines.native.pitches import pitches
-from chainrule.engines.native.places import bytes_of, place_values, up
+from chainrule.engines.native.places import bytes_of, place_values
 from chainrule.engines.native.rows import scratch_bytes
 from chainrule.engines.native.singles import division_of_single
 from chainrule.engines.native.storage import DENSE, Storage, contraction_of, product_of, storages

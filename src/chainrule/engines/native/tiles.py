@@ -12,7 +12,7 @@ from itertools import pairwise
 from math import gcd, prod
 
 from chainrule import dtypes
-from chainrule.engines.native.division import Batches, Columns, Division, Rows
+from chainrule.engines.native.division import Batches, Columns, Division, Rows, up
 from chainrule.engines.native.host import Host
 from chainrule.passes.views import Axes
 
@@ -202,7 +202,7 @@ class Plan:
     def panels(self) -> int:
         """Panels of columns. Those of a C in panels include all padding."""
         c = self.contraction
-        columns = _up(c.columns, c.c_panel) if c.c_panel else c.span
+        columns = up(c.columns, c.c_panel) if c.c_panel else c.span
         return -(-columns // self.width)
 
     @property
@@ -216,7 +216,7 @@ class Plan:
     def scratch_b(self) -> int:
         """Bytes for a packed panel of B; a block of A follows."""
         size = self.contraction.in_registers.itemsize
-        return _up(max(self.blocks[1:]) * self.width * self.contraction.gates * size, 64) if self.pack_b else 0
+        return up(max(self.blocks[1:]) * self.width * self.contraction.gates * size, 64) if self.pack_b else 0
 
     @property
     def scratch_bytes(self) -> int:
@@ -226,8 +226,8 @@ class Plan:
         rows = min(self.contraction.rows, tiles * self.tile_rows)
         if self.contraction.window is not None:
             windows = max(self.blocks[1:]) if self.contraction.by_places else rows
-            return self.scratch_b + _up((windows * self.contraction.window.row + self.lanes) * size, 64)
-        a = _up((rows * max(self.blocks[1:]) + tiles * self.lanes) * size, 64) if self.pack_a else 0
+            return self.scratch_b + up((windows * self.contraction.window.row + self.lanes) * size, 64)
+        a = up((rows * max(self.blocks[1:]) + tiles * self.lanes) * size, 64) if self.pack_a else 0
         return self.scratch_b + a
 
 
@@ -393,7 +393,7 @@ def _depth_block(c: Contraction, host: Host, once: bool, width: int) -> int:
     most = max(64, host.l2_bytes // 4 // c.in_registers.itemsize // width)
     count = max(1, -(-c.depth // most))
     quantum = c.b_panel if c.b_panel and not c.b_straight else 4 * UNROLL
-    return min(c.depth, _up(-(-c.depth // count), quantum))
+    return min(c.depth, up(-(-c.depth // count), quantum))
 
 
 def _divisions(plan: Plan, host: Host, divide: Divide) -> Iterator[Division]:
@@ -415,7 +415,3 @@ def _divisions(plan: Plan, host: Host, divide: Divide) -> Iterator[Division]:
         yield batches
     else:
         yield from (division for division, uneven in ways.items() if uneven <= 1.15 * least)
-
-
-def _up(n: int, multiple: int) -> int:
-    return -(-n // multiple) * multiple

@@ -1,12 +1,12 @@
 """Convolutions by Winograd's transforms: blocks of tiles, transformed, multiplied and transformed back in the cache.
 
-    forward         for each block of tiles: patches to scratch, α² products with the transformed kernel, results
+    forward         in winograd_forward.py
     gradient        for each block of tiles: patches of x and of dY to scratch, α² products added to the result
     of kernels      to and from their transforms, element by element
 
-Threads share the tiles of a forward pass. The gradient is a few sums, each over a part of the tiles, which the
-transform of the kernel adds up; threads share these parts, and rows (channels of x) of them, and each goes through the
-tiles of a part in order. So no element depends on blocks or threads.
+Threads share the tiles of a forward pass, or its images. The gradient is a few sums, each over a part of the tiles,
+which the transform of the kernel adds up; threads share these parts, and rows (channels of x) of them, and each goes
+through the tiles of a part in order. So no element depends on blocks or threads.
 """
 
 from math import prod
@@ -19,13 +19,7 @@ from chainrule.engines.native.microkernel import Epilogue, Shape
 from chainrule.engines.native.values import Value
 from chainrule.engines.native.winograd_blocks import Tiles, blocks_of
 from chainrule.engines.native.winograd_forward import Forward, Spread
-from chainrule.engines.native.winograd_tiles import (
-    FLOAT,
-    KIND,
-    Slabs,
-    both_sides,
-    each_vector,
-)  # fmt: skip
+from chainrule.engines.native.winograd_tiles import FLOAT, KIND, Slabs, both_sides, each_vector
 from chainrule.passes.grouping import Grouping
 from chainrule.passes.kernels import Kernel
 from chainrule.passes.winograd import (
@@ -47,17 +41,12 @@ def node_of(grouping: Grouping, kernel: Kernel) -> int | None:
     return next((n for n in kernel.nodes if grouping.nodes[n].primitive in WINOGRAD), None)
 
 
-def adds_up(grouping: Grouping, kernel: Kernel) -> bool:
-    """Whether results are added up for each image: then an image belongs to one thread."""
-    return any(grouping.reduces(n) for n in kernel.nodes)
-
-
 def share_of(grouping: Grouping, kernel: Kernel, host: Host) -> Batches | Parts:
-    """How threads share the work of a kernel."""
+    """How threads share the work of a kernel: by images, where something is added up for each of them."""
     n = node_of(grouping, kernel)
     assert n is not None
     node = grouping.nodes[n]
-    if adds_up(grouping, kernel) or node.attributes.get("spread", False):
+    if any(map(grouping.reduces, kernel.nodes)) or node.attributes.get("spread", False):
         return Batches(node.shape[0])
     if node.primitive in PRODUCTS:
         return blocks_of(grouping, n, host).units

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 
-from chainrule.engines.native.division import Parts
+from chainrule.engines.native.division import Parts, up
 from chainrule.engines.native.evaluate import Evaluator
 from chainrule.engines.native.host import Host
 from chainrule.engines.native.ir import Index
@@ -18,8 +18,6 @@ CACHE_SHARE = 2
 """A block of tiles may take one part in so many of the second cache;"""
 FEWEST_TILES = 96
 """but it has so many tiles, where there are as many: the kernel, which comes from a far cache, is to be used often."""
-
-
 Panel = Callable[[Index, int, int], None]  # (first column, vectors, columns that count)
 
 
@@ -100,20 +98,14 @@ def blocks_of(grouping: Grouping, n: int, host: Host) -> Blocks:
     else:
         product = Contraction(tiles, out, channels, a_row=one[0], b_depth=out, c_row=one[1])
     found = choose(product, host, True)
-    block = even if backward else -(-even // found.tile_rows) * found.tile_rows
     images = min(batch, max(1, together // prod(counts))) if spread else 0
-    if spread:
-        block = _up(images * prod(counts), found.tile_rows)
+    block = even if backward else up(images * prod(counts) or even, found.tile_rows)
     size, low = (tile, (0, 0)) if spread else (alpha, node.attributes["low"])
     image = Cut(space, channels, size, tile, low, counts)
     given = Cut(places, out, tile, tile, (0, 0), counts) if backward else None
     taken, made = (Slabs(alpha**2, block, c, lanes) for c in (channels, out))
     pack = found.pack_b and not backward
     return Blocks(tile, tiles, image, given, taken, made, found.tile_rows, found.vectors, pack, parts, part, images)
-
-
-def _up(n: int, multiple: int) -> int:
-    return -(-n // multiple) * multiple
 
 
 class Tiles:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import product
 
 from chainrule import dtypes
+from chainrule.engines.native.division import up
 from chainrule.engines.native.host import Host
 from chainrule.engines.native.ir import SCALARS, Function, Index, Module
 from chainrule.engines.native.microkernel import Epilogue, Tile
@@ -31,13 +32,13 @@ class Slabs:
     @property
     def row(self) -> int:
         """From one tile to the next: whole vectors, and not all in the same sets of the first cache."""
-        length = _up(self.channels, self.lanes)
+        length = up(self.channels, self.lanes)
         return length + 16 * (length % 256 == 0)
 
     @property
     def slab(self) -> int:
         """From one matrix to the next: an odd number of cache lines."""
-        lines = _up(self.tiles * self.row, 16) // 16
+        lines = up(self.tiles * self.row, 16) // 16
         return 16 * (lines + (lines % 2 == 0))
 
     @property
@@ -59,10 +60,6 @@ class Cut:
     step: int
     low: tuple[int, ...]
     counts: tuple[int, ...]
-
-
-def _up(n: int, multiple: int) -> int:
-    return -(-n // multiple) * multiple
 
 
 # -- small matrices of constants
