@@ -140,6 +140,20 @@ def test_a_root_that_is_a_file_is_one_of_our_errors(tmp_path):
         Run.create(tmp_path / "runs")
 
 
+@pytest.mark.parametrize("step", ["sync_folder", "atomic_write"])
+def test_a_creation_that_fails_gives_its_lock_back_at_once(tmp_path, monkeypatch, step):
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, step, fail)
+        with pytest.raises(CheckpointError, match=r"No space left on device") as kept:  # with all that its frames hold
+            Run.create(tmp_path, "mine")
+    with Run.create(tmp_path, "mine") as run:
+        assert run.name == "mine"
+    assert kept.value.__cause__ is not None
+
+
 CREATE_MANY = """
 import sys
 from chainrule.train.store import Run

@@ -141,16 +141,7 @@ class Run:
         try:
             root.mkdir(parents=True, exist_ok=True)
             run = cls(make_folder(root, name, stem), settings)
-            take(run._lock)
-            if not cut_short(run.path):  # somebody else was faster with what a killed creation left
-                run._close()
-                raise taken(run.path)
-            run.checkpoints.mkdir(exist_ok=True)
-            with translated(run.path), closing(sqlite3.connect(run._database)) as connection:
-                connection.executescript(SCHEMA)
-            sync_folder(root)
-            run._begin_session()
-            atomic_write(run.path / "config.json", text.encode() + b"\n")  # from here on it is a run
+            run._establish(text)
         except OSError as error:
             raise CheckpointError(
                 f"No run could be made in {root}: {error.strerror or error}. Choose another folder, or free some space."
@@ -169,6 +160,22 @@ class Run:
         if train:
             run._begin_session()
         return run
+
+    def _establish(self, settings: str) -> None:
+        """Make what is in the folder of a new run; `settings`, written last, make it one."""
+        take(self._lock)
+        try:
+            if not cut_short(self.path):  # somebody else was faster with what a killed creation left
+                raise taken(self.path)
+            self.checkpoints.mkdir(exist_ok=True)
+            with translated(self.path), closing(sqlite3.connect(self._database)) as connection:
+                connection.executescript(SCHEMA)
+            sync_folder(self.path.parent)
+            self._begin_session()
+            atomic_write(self.path / "config.json", settings.encode() + b"\n")
+        except BaseException:  # the lock must not outlive the attempt
+            self._close()
+            raise
 
     def _begin_session(self) -> None:
         take(self._lock)
