@@ -4,11 +4,13 @@ import os
 from unittest.mock import patch
 
 import numpy as np
+from tests.engines.native.turns import in_turns
 
 from chainrule import dtypes, tree
 from chainrule.compile import Compiled
 from chainrule.core.tensor import wrap
 from chainrule.engines.native import executable as executables
+from chainrule.engines.native import threads as threading
 from chainrule.engines.native.check import verify_plan
 from chainrule.engines.native.emit import emit
 from chainrule.engines.native.engine import NativeEngine
@@ -18,11 +20,14 @@ from chainrule.engines.native.jit import compile_object
 from chainrule.engines.native.lowering import lower
 from chainrule.engines.native.manifest import manifest_of
 from chainrule.engines.native.memory import Arena, _forbid
+from chainrule.engines.native.places import FIRST
 from chainrule.engines.native.plan import make_plan
 from chainrule.engines.native.tiles import choose
 from chainrule.errors import ChainruleError
 
 GUARDED = os.environ.get("CHAINRULE_TEST_GUARDED") == "1"  # set by test_suite_guarded.py in a process of its own
+TURNS = os.environ.get("CHAINRULE_TEST_TURNS")  # the same of test_suite_turns.py: "forwards" or "backwards"
+IN_TURNS = 7  # threads, where they take turns
 TOLERANCE = {dtypes.float32: 2e-5, dtypes.float64: 1e-12, dtypes.float16: 2e-3, dtypes.bfloat16: 1.6e-2}
 
 
@@ -40,11 +45,25 @@ class SuiteExecutable(NativeExecutable):
     """Its Sessions insist on their threads."""
 
     guards: tuple[int, ...] = ()
+    turns: str | None = None
 
     def open(self):
-        session = GuardedSession(self) if self.guards else NativeSession(self)
+        kind = GuardedSession if self.guards else TurnsSession if self.turns else NativeSession
+        session = kind(self)
         session.task.watchdog = Insistent()
         return session
+
+
+class TurnsSession(NativeSession):
+    """Waits for all of its threads, and begins with NaN in all memory."""
+
+    def _work_in(self, arena):
+        arena.array[FIRST:] = 0xFF
+        super()._work_in(arena)
+
+    def _run(self, steps):
+        with patch.object(threading, "ROUSE", 60.0):
+            return super()._run(steps)
 
 
 class GuardedSession(NativeSession):
@@ -88,9 +107,9 @@ class GuardedSession(NativeSession):
 class SuiteEngine(NativeEngine):
     """Plans are verified; nothing is remembered on disk. `compiled` holds (program, manifest, code, plan) of each."""
 
-    def __init__(self, threads=1, guarded=GUARDED, host=None, choose=choose):
-        super().__init__(threads)
-        self.guarded, self.host, self.choose = guarded, host or detect(), choose
+    def __init__(self, threads=1, guarded=GUARDED, host=None, choose=choose, turns=TURNS):
+        super().__init__(IN_TURNS if turns else threads)
+        self.guarded, self.host, self.choose, self.turns = guarded, host or detect(), choose, turns
         self.compiled = []
 
     def plan(self, program, held=()):
@@ -101,9 +120,10 @@ class SuiteEngine(NativeEngine):
 
     def compile(self, program, held=()):
         plan = self.plan(program, held)
-        manifest, code = manifest_of(program, plan), compile_object(emit(plan), plan.host)
-        self.compiled.append((program, manifest, code, plan))
-        return _executable(self.compiled[-1], self.threads)
+        text = emit(plan)
+        code = compile_object(in_turns(text, self.turns) if self.turns else text, plan.host)
+        self.compiled.append((program, manifest_of(program, plan), code, plan))
+        return _executable(self.compiled[-1], self.threads, self.turns)
 
 
 class Again(NativeEngine):
@@ -111,23 +131,23 @@ class Again(NativeEngine):
 
     def __init__(self, engine, threads):
         super().__init__(threads)
-        self.compiled = iter(engine.compiled)
+        self.compiled, self.turns = iter(engine.compiled), engine.turns
 
     def compile(self, program, held=()):
-        return _executable(next(self.compiled), self.threads)
+        return _executable(next(self.compiled), self.threads, self.turns)
 
 
-def _executable(compiled, threads):
+def _executable(compiled, threads, turns):
     program, manifest, code, plan = compiled
     made = SuiteExecutable(program, manifest, code, threads, lambda: plan)
-    made.guards = tuple(plan.guards)
+    made.guards, made.turns = tuple(plan.guards), turns
     return made
 
 
-def native(f, threads=1, guarded=GUARDED, host=None, choose=choose):
+def native(f, threads=1, guarded=GUARDED, host=None, choose=choose, turns=TURNS):
     """The compiled function."""
     compiled = Compiled(f, "reference")
-    compiled.engine = SuiteEngine(threads, guarded, host, choose)
+    compiled.engine = SuiteEngine(threads, guarded, host, choose, turns)
     return compiled
 
 
