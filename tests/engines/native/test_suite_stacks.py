@@ -11,6 +11,7 @@ from tests.engines.native.suite import compare, native, plans, real
 import chainrule as cr
 from chainrule import losses, nn, optim
 from chainrule.compile import trace_program
+from chainrule.engines.native import plan as planning
 from chainrule.engines.native.check import verify_plan
 from chainrule.engines.native.cuts import chains, reads_own_matrix
 from chainrule.engines.native.evaluate import Place
@@ -185,6 +186,10 @@ def test_whether_a_matrix_reads_its_own_part(f, own):
 
 @pytest.fixture
 def plan():
+    return planned()
+
+
+def planned():
     compiled = native(lambda x: (attention(x, 4),))
     compiled(real(3, 20, 3 * 4 * 8))
     return plans(compiled)[0]
@@ -217,7 +222,66 @@ def test_a_kernel_that_reads_what_is_not_made_yet(plan):
     wrong(plan, "has not made yet")
 
 
-def test_values_of_a_chain_in_the_same_memory(plan):
+def test_values_of_a_chain_in_the_same_memory(monkeypatch):
+    monkeypatch.setattr(planning, "parts_of", lambda plan: {})
+    plan = planned()
     chain, _ = chain_of(plan)
     plan.places[chain[2].kernel.outputs[0]] = plan.places[chain[0].kernel.outputs[0]]
     wrong(plan, "looks for")
+
+
+# -- one part at a time
+
+
+def test_what_a_chain_alone_needs_is_there_in_parts(plan):
+    """As the scores of heads are: a thread has those that it works on."""
+    assert plan.parts
+    scores = [x for x in plan.parts if plan.grouping.nodes[x].shape[-2:] == (20, 20)]
+    assert scores
+    assert plan.scratch_bytes - plan.parts_at < sum(plan.grouping.nodes[x].nbytes for x in plan.parts)
+
+
+def test_results_are_there_as_a_whole():
+    def f(x):
+        scores = cr.exp(x @ x.transpose((0, 2, 1)))
+        return scores, scores @ x
+
+    compiled = compare(f, real(16, 20, 8), others=(1, 3, 7))
+    assert together(compiled)
+    assert not any(plan.parts for plan in plans(compiled))
+
+
+def test_a_part_that_lies_over_another(plan):
+    a, b = list(plan.parts)[:2]
+    plan.parts[a] = plan.parts[a]._replace(at=plan.parts[b].at)
+    wrong(plan, "overlaps")
+
+
+def test_a_part_that_has_no_place_in_the_table(plan):
+    x = next(iter(plan.parts))
+    plan.places[x] = Place(plan.arena_bytes)
+    plan.arena_bytes += plan.sizes[x]
+    wrong(plan, "has no place")
+
+
+def test_a_part_that_is_a_result(plan):
+    plan.schedule.copied[next(iter(plan.parts))] = plan.program.inputs[0]
+    wrong(plan, "not enough")
+
+
+def test_a_part_that_a_kernel_outside_reads(plan):
+    after = chain_of(plan)[1]
+    after.kernel.inputs.append(next(iter(plan.parts)))
+    wrong(plan, "one part at a time")
+
+
+def test_values_that_barriers_part_are_there_as_a_whole(monkeypatch):
+    place = planning.place_barriers
+
+    def more(plan):
+        place(plan)
+        for planned in plan.kernels:
+            planned.barrier = True
+
+    monkeypatch.setattr(planning, "place_barriers", more)
+    assert not planned().parts

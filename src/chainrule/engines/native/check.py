@@ -51,6 +51,7 @@ def _problems(plan: NativePlan) -> Iterator[str]:
     for chain in chains(plan.kernels):
         if len(chain) > 1:
             yield from _matrices(plan, chain)
+        yield from _parts(plan, chain)
 
 
 def _views(plan: NativePlan) -> Iterator[str]:
@@ -248,6 +249,27 @@ def _matrices(plan: NativePlan, chain: list[PlannedKernel]) -> Iterator[str]:
                 if _overlap(plan, x, y) and not own:
                     yield f"{planned.name} writes %{x} where {other.name} looks for %{y}"
         before.append(planned)
+
+
+def _parts(plan: NativePlan, chain: list[PlannedKernel]) -> Iterator[str]:
+    """Values of which a thread has one part at a time are touched by kernels that are called together, and no others;
+    these parts lie apart, in the thread's memory."""
+    made = [x for planned in chain for x in planned.kernel.outputs if x in plan.parts]
+    kept = {*plan.results, *plan.schedule.in_place, *plan.schedule.copied}
+    for planned in chain:
+        for x in planned.kernel.inputs:
+            if x in plan.parts and x not in made:
+                yield f"{planned.name} reads %{x}, of which there is one part at a time"
+    for x in made:
+        part, place = plan.parts[x], plan.places[x]
+        whole = len(chain) > 1 and part.size * chain[0].stack == plan.grouping.nodes[x].nbytes and x not in kept
+        if not whole or place.external != len(plan.passed) + part.number:
+            yield f"a part of %{x} is not enough, or has no place"
+        for y in made:
+            other = plan.parts[y]
+            apart = part.at >= other.at + other.size or other.at >= part.at + part.size
+            if x != y and (not apart or part.number == other.number):
+                yield f"the part of %{x} overlaps that of %{y}"
 
 
 def _overlap(plan: NativePlan, x: int, y: int) -> bool:

@@ -24,7 +24,7 @@ from chainrule.passes.views import View
 
 EPOCH = (
     "ptr arena",
-    "ptr table",
+    "ptr passed",
     "ptr scratch",
     "i64 steps",
     "ptr feed",
@@ -39,11 +39,11 @@ NOT_FINITE = 2  # what stops the steps: an error, or a loss that is no number
 
 
 def emit(plan: NativePlan) -> str:
-    """The module as text. `epoch(arena, table, scratch, steps, feed, outs, sync, thread, threads)` is its entrance.
+    """The module as text. `epoch(arena, passed, scratch, steps, feed, outs, sync, thread, threads)` is its entrance.
 
-    table  pointers to the passed inputs
+    passed pointers to the passed inputs
     feed   0, or the numbers of the rows of each step; then for each passed input (source or 0, whether it is to be
-           converted): its rows are gathered into the memory that the table points to
+           converted): its rows are gathered into the memory that `passed` points to
     outs   pointers to the results of the first step; those of the next ones follow
     """
     module = Module()
@@ -235,6 +235,7 @@ def _epoch(plan: NativePlan, module: Module) -> None:
     saved = memory.enter(f, plan.host)
     stop = f.address("%arena", STOP, "i8")
     scratch = f.address("%scratch", f.mul("%thread", plan.scratch_bytes), "i8")
+    _table(plan, f, scratch)
     fed = f.op(f"icmp ne ptr {f.load('ptr', '%feed', 8)}, null")
     with f.loop(0, "%steps") as loop, f.when(f.compare("eq", f.load("i64", stop, 8), 0)):
         with f.when(fed):
@@ -250,6 +251,16 @@ def _epoch(plan: NativePlan, module: Module) -> None:
         _step(plan, f, scratch, loop.counter)
     memory.leave(f, plan.host, saved)
     f.ret()
+
+
+def _table(plan: NativePlan, f: Function, scratch: str) -> None:
+    """The table that kernels get: a thread has its own, where each has parts of values in memory of its own."""
+    if not plan.parts:
+        f.line("%table = getelementptr i8, ptr %passed, i64 0")
+        return
+    f.line(f"%table = getelementptr i8, ptr {scratch}, i64 {plan.table_at}")
+    size = ("i64", 8 * len(plan.passed))
+    f.effect("llvm.memcpy.p0.p0.i64", ("ptr", "%table"), ("ptr", "%passed"), size, ("i1", "false"))
 
 
 def _step(plan: NativePlan, f: Function, scratch: str, step: Index) -> None:

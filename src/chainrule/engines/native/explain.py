@@ -125,6 +125,9 @@ def _memory(plan: NativePlan) -> list[str]:
         node = plan.grouping.nodes[x]
         if x in plan.schedule.in_place:
             continue
+        if x in plan.parts:
+            lines.append(f"a part at a time in each thread's memory: {_name(plan, x)} ({node.nbytes} bytes in all)")
+            continue
         where = (
             f"passed array {place.external}"
             if place.external is not None

@@ -52,7 +52,7 @@ def _touches(plan: "NativePlan", planned: "PlannedKernel", part: bool = False) -
 def _range(plan: "NativePlan", x: int) -> tuple[int, int]:
     """The memory of a value. What is written where a table says overlaps nothing else: far from all that is here."""
     place = plan.places[x]
-    start = place.offset if place.external is None else (1 << 50) + (place.external << 40)
+    start = place.offset if place.external is None else (1 << 50) + (x << 40)
     return start, start + plan.sizes[x]
 
 
@@ -133,6 +133,8 @@ def place_barriers(plan: "NativePlan") -> None:
     Between two steps of a training there is one in any case, between those of a loop where they need it.
     """
     begin = 0  # the kernel behind the last barrier
+    for planned in plan.kernels:
+        planned.barrier = False
     found = [_touches(plan, planned) for planned in plan.kernels]
     for i in range(len(found)):
         guarded = i == plan.schedule.guard and i > 0

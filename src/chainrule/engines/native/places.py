@@ -1,7 +1,11 @@
-"""Where values lie: one arena, in which values whose lives do not overlap share memory."""
+"""Where values lie: one arena, in which values whose lives do not overlap share memory.
+
+What only the kernels of one chain touch (cuts.py) is there in parts: each thread has memory for the part that it works
+on, the same for one part after the other, and so what it writes stays in its cache.
+"""
 
 from mmap import PAGESIZE
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from chainrule.engines.native.cuts import chains, cut_of_products
 from chainrule.engines.native.division import up
@@ -37,9 +41,50 @@ def _put(plan: "NativePlan", x: int, at: int) -> int:
     return end + PAGESIZE if plan.guarded else end
 
 
+class Part(NamedTuple):
+    """Where one part lies of a value of which each thread has one at a time: `at` in memory of its own, `size` bytes.
+
+    `number`: of those in its chain, which share the entries of the thread's table with those of other chains.
+    """
+
+    number: int
+    at: int
+    size: int
+
+
+def parts_of(plan: "NativePlan") -> dict[int, Part]:
+    """The values that nobody reads but the kernels that are called together with their maker."""
+    nodes, found, near = plan.grouping.nodes, dict[int, Part](), _near(plan)
+    kept = {*plan.results, *plan.schedule.in_place, *plan.schedule.copied, *plan.storage}
+    for chain in chains(plan.kernels):
+        number = at = 0
+        for x in [x for planned in chain for x in planned.kernel.outputs if len(chain) > 1]:
+            if x in near - kept and nodes[x].size % chain[0].stack == 0:
+                found[x] = Part(number, at, nodes[x].nbytes // chain[0].stack)
+                number, at = number + 1, at + up(found[x].size, ALIGNMENT)
+    return found
+
+
+def _near(plan: "NativePlan") -> set[int]:
+    """The values that kernels of one chain read, that of their maker, and no others."""
+    made, read = dict[int, int](), dict[int, set[int]]()
+    for i, chain in enumerate(chains(plan.kernels)):
+        for planned in chain:
+            made |= dict.fromkeys(planned.kernel.outputs, i)
+            for x in planned.kernel.inputs:
+                read.setdefault(x, set()).add(i)
+    return {x for x, found in read.items() if found == {made.get(x)}}
+
+
+def apart(plan: "NativePlan") -> set[int]:
+    """The values of which threads have parts although kernels read them that a barrier parts from their maker."""
+    return plan.parts.keys() - _near(plan)
+
+
 def place_values(plan: "NativePlan") -> None:
     """State first, then constants, then temporaries, which share memory where their lives do not overlap."""
     nodes, order = plan.grouping.nodes, plan.schedule
+    plan.places, plan.sizes, plan.guards = {}, {}, []
     at = up(FIRST, PAGESIZE) if plan.guarded else FIRST
 
     def put(x: int) -> None:
@@ -59,6 +104,8 @@ def place_values(plan: "NativePlan") -> None:
     plan.state_bytes = at
     for k, x in enumerate(plan.results if plan.inside else ()):
         plan.places[x], plan.sizes[x] = Place(0, len(plan.passed) + k), nodes[x].nbytes
+    for x, part in plan.parts.items():
+        plan.places[x], plan.sizes[x] = Place(0, len(plan.passed) + part.number), nodes[x].nbytes
     for x in plan.results:
         if x not in plan.places and nodes[x].size == 0:
             plan.places[x], plan.sizes[x] = Place(FIRST), 0

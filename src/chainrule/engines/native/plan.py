@@ -13,7 +13,7 @@ from chainrule.engines.native.evaluate import Place, lanes_of
 from chainrule.engines.native.hazards import place_barriers
 from chainrule.engines.native.host import Host
 from chainrule.engines.native.pitches import pitches
-from chainrule.engines.native.places import bytes_of, place_values
+from chainrule.engines.native.places import Part, apart, bytes_of, parts_of, place_values
 from chainrule.engines.native.rows import scratch_bytes
 from chainrule.engines.native.singles import division_of_single
 from chainrule.engines.native.storage import DENSE, Storage, contraction_of, product_of, storages
@@ -69,6 +69,7 @@ class NativePlan:
     kernels: list[PlannedKernel] = field(default_factory=list)
     places: dict[int, Place] = field(default_factory=dict)
     sizes: dict[int, int] = field(default_factory=dict)  # bytes of each place in the arena
+    parts: dict[int, Part] = field(default_factory=dict)  # of values that are never there as a whole
     arena_bytes: int = 0
     state_bytes: int = 0
     guarded: bool = False  # for tests: every value ends where a page begins that nobody may touch
@@ -79,9 +80,20 @@ class NativePlan:
     repeat_barrier: bool = True  # before the next step
 
     @property
+    def parts_at(self) -> int:
+        """Where in a thread's scratch memory its parts of values begin, behind what kernels work in."""
+        return up(max([k.scratch_bytes for k in self.kernels], default=0), 4096) + 256
+
+    @property
+    def table_at(self) -> int:
+        """Where its table is, which tells kernels where these parts are."""
+        return self.parts_at + up(max([part.at + part.size for part in self.parts.values()], default=0), 64)
+
+    @property
     def scratch_bytes(self) -> int:
         """Scratch memory of a thread."""
-        return up(max([k.scratch_bytes for k in self.kernels], default=0), 4096) + 256
+        entries = len(self.passed) + max([part.number + 1 for part in self.parts.values()], default=0)
+        return self.table_at + up(8 * entries, 256) if self.parts else self.parts_at
 
     @property
     def work(self) -> float:
@@ -144,8 +156,13 @@ def make_plan(
     take_over_rows(plan)
     take_over_stacks(plan)
     take_over_images(plan)
+    plan.parts = {} if inside or guarded else parts_of(plan)
     place_values(plan)
     place_barriers(plan)
+    while parted := apart(plan):  # by barriers
+        plan.parts = {x: part for x, part in plan.parts.items() if x not in parted}
+        place_values(plan)
+        place_barriers(plan)
     return plan
 
 

@@ -26,8 +26,17 @@ def calls(plan: NativePlan, f: Function, scratch: str, kernels: list[PlannedKern
             call(plan, f, scratch, chain[0])
             continue
         with f.loop(*f.slice(chain[0].stack, "%thread", "%threads")) as loop:
+            _point(plan, f, scratch, chain, loop.counter)
             for planned in chain:
                 call(plan, f, scratch, planned, (loop.counter, planned.stack))
+
+
+def _point(plan: NativePlan, f: Function, scratch: str, chain: list[PlannedKernel], unit: Index) -> None:
+    """Tell the kernels of a chain where values begin of which there is one part alone: so far before it."""
+    for x in [x for planned in chain for x in planned.kernel.outputs if x in plan.parts]:
+        part = plan.parts[x]
+        begin = f.address(scratch, f.sub(plan.parts_at + part.at, f.mul(unit, part.size)), "i8")
+        f.store("ptr", begin, f.address("%table", len(plan.passed) + part.number, "ptr"), 8)
 
 
 def in_parts(planned: PlannedKernel) -> bool:
