@@ -67,7 +67,13 @@ class Host:
 
     def has(self, feature: str) -> bool:
         """Whether a feature such as 'avx512f' is there."""
-        return f"+{feature}" in self.features.split(",")
+        return f"+{feature}" in _split(self.features)
+
+
+@cache
+def _split(features: str) -> frozenset[str]:
+    """They are asked for with every instruction that is written."""
+    return frozenset(features.split(","))
 
 
 class Asked(NamedTuple):

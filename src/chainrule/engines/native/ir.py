@@ -284,6 +284,8 @@ class Module:
 
     def declare(self, name: str, returns: str, types: Sequence[str]) -> None:
         """Declare an intrinsic."""
+        if name in self.declarations:
+            return
         bare = ", ".join(type.split()[0] if type.startswith("ptr") else type for type in types)
         self.declarations[name] = f"declare {returns} @{name}({bare})"
 
