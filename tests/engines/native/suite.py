@@ -10,7 +10,7 @@ from chainrule import dtypes, tree
 from chainrule.compile import Compiled
 from chainrule.core.tensor import wrap
 from chainrule.engines.native import executable as executables
-from chainrule.engines.native import threads as threading
+from chainrule.engines.native import threads as workers
 from chainrule.engines.native.check import verify_plan
 from chainrule.engines.native.emit import emit
 from chainrule.engines.native.engine import NativeEngine
@@ -62,7 +62,7 @@ class TurnsSession(NativeSession):
         super()._work_in(arena)
 
     def _run(self, steps):
-        with patch.object(threading, "ROUSE", 60.0):
+        with patch.object(workers, "ROUSE", 60.0):
             return super()._run(steps)
 
 
