@@ -259,19 +259,10 @@ class Lowering:
         return self.plain(x, taps, attributes)
 
     def _woven(self, phases: dict[Shape, int], steps: Shape, counts: Shape) -> int:
-        """The phases put between each other, axis after axis from the last."""
-        batch, ends = self.node.shape[0], self.node.shape[-2:]
-        done: tuple[int, ...] = ()
-        for axis in reversed(range(self.spatial)):
-            merged: dict[Shape, int] = {}
-            for head in product(*map(range, steps[:axis])):
-                parts = [
-                    self.reshape(phases[(*head, r)], batch, *counts[: axis + 1], 1, *done, *ends)
-                    for r in range(steps[axis])
-                ]
-                together = parts[0] if len(parts) == 1 else self.make(layout.concat, *parts, axis=axis + 2)
-                length = counts[axis] * steps[axis]
-                merged[head] = self.reshape(together, batch, *counts[:axis], length, *done, *ends)
-            phases = merged
-            done = (counts[axis] * steps[axis], *done)
-        return phases[()]
+        """The phases put between each other: side by side at each place, from where the axes are read in turn."""
+        s, batch, ends = self.spatial, self.node.shape[0], self.node.shape[-2:]
+        parts = [self.reshape(phases[phase], batch, *counts, 1, *ends) for phase in product(*map(range, steps))]
+        together = self.reshape(self.make(layout.concat, *parts, axis=s + 1), batch, *counts, *steps, *ends)
+        pairs = [axis for i in range(1, s + 1) for axis in (i, s + i)]
+        woven = self.transpose(together, 0, *pairs, 2 * s + 1, 2 * s + 2)
+        return self.reshape(woven, batch, *(n * t for n, t in zip(counts, steps, strict=True)), *ends)

@@ -11,6 +11,7 @@ from chainrule.program.program import Node, Program
 Kind = Literal["contract", "rows", "columns", "single"]
 Level = Literal["full", "row", "column", "joined", "gate"]
 FEW_COLUMNS = 4  # a contraction into at most so many columns is a row operation
+DEEP_WINDOW = 32  # elements of windows from which on that holds for them, too: they are set out first
 
 
 @dataclass(eq=False)
@@ -82,8 +83,9 @@ def few_columns(program: Program, found: list[View], n: int) -> bool:
     a, b = (found[x] for x in node.inputs)
     rows, columns = node.shape[-2:]
     depth = a.shape[-1]
-    floats = node.dtype in (dtypes.float32, dtypes.float64)
-    if program.nodes[a.base].primitive is patches:
+    few = columns <= FEW_COLUMNS and rows > 1 and node.size == rows * columns
+    if not few or node.dtype not in (dtypes.float32, dtypes.float64):
         return False
-    along = (depth == 1 or (a.strides[-1] == 1 and b.strides[-2] == 1)) and rows > 1
-    return floats and node.size == rows * columns and columns <= FEW_COLUMNS and along
+    if program.nodes[a.base].primitive is patches:  # of places, and not the places of which sums are over
+        return depth >= DEEP_WINDOW and a.dense and a.shape == program.nodes[a.base].shape
+    return depth == 1 or (a.strides[-1] == 1 and b.strides[-2] == 1)

@@ -136,6 +136,39 @@ def test_products_into_few_columns(depth, columns, dtype, target):
     same_bits(lambda x, w, b: (x @ w.T, cr.tanh(x @ w.T + b)), x, w, b, target=target, tolerance=1e-4)
 
 
+@on_processors(columns=[1, 2, 3, 4], dtype=[np.float32, np.float64])
+@pytest.mark.parametrize(
+    ("image", "window", "settings"),
+    [
+        ((2, 8, 5, 7), (2, 2), {}),
+        ((3, 5, 6, 4), (3, 3), {"padding": 1}),
+        ((2, 33, 9, 9), (1, 1), {"stride": 2}),
+        ((1, 4, 9, 8), (3, 3), {"padding": (2, 1), "dilation": 2, "stride": (1, 2)}),
+        ((3, 7, 17), (5,), {"padding": 3}),
+        ((2, 3, 4, 5, 6), (3, 2, 2), {"padding": 1}),
+        ((1, 3, 4, 4), (6, 6), {"padding": 3}),  # every window reaches over a border
+    ],
+)
+def test_convolutions_into_few_channels(image, window, settings, columns, dtype, target):
+    name = f"conv{len(window)}d"
+    x, w = random(image, dtype), random((columns, image[1], *window), dtype, 1) / 8
+    b = random((columns,), dtype, 2)
+    same_bits(lambda x, w, b: cr.tanh(getattr(cr, name)(x, w, b, **settings)), x, w, b, target=target, tolerance=1e-4)
+
+
+@on_processors(columns=[1, 2, 3], dtype=[np.float32, np.float64])
+def test_transposed_convolutions_into_few_channels(columns, dtype, target):
+    x, w = random((2, 32, 5, 4), dtype), random((32, columns, 3, 3), dtype, 1) / 8
+    settings = {"stride": 2, "padding": 1, "output_padding": 1}
+    same_bits(lambda x, w: cr.conv_transpose2d(x, w, **settings), x, w, target=target, narrow_kernels=3, tolerance=1e-4)
+
+
+def test_few_windows_of_few_elements_are_tiles():
+    """What is done with windows of fewer elements takes no longer by tiles."""
+    program = lower(cr.trace_program(cr.conv2d, cr.ones((4, 3, 9, 9)), cr.ones((1, 3, 3, 3))))
+    assert [k.form for k in make_plan(program, (), HERE).kernels if k.kernel.kind == "contract"] == ["contract"]
+
+
 @pytest.mark.parametrize("depth", [5, 16, 40])
 def test_a_sum_of_negative_zeros_is_zero(depth):
     x, w = np.full((16, depth), -0.0, np.float32), np.ones((1, depth), np.float32)

@@ -111,6 +111,7 @@ def _rows(planned: PlannedKernel, evaluator: Evaluator) -> None:
         _alone(f, lambda: writer.write(0))
         return
     assert isinstance(share, Rows)
+    writer.prepare()
     lo, hi = units(f, share)
     lo, hi = share.first(f, lo), share.first(f, hi)
     with f.loop(lo, hi) as loop:

@@ -12,7 +12,7 @@ from chainrule import dtypes
 from chainrule.engines.native.division import Rows
 from chainrule.engines.native.evaluate import Evaluator, Spot, ended, reduction
 from chainrule.engines.native.ir import Index
-from chainrule.engines.native.rows import RowWriter, passes
+from chainrule.engines.native.rows import Factors, RowWriter, passes
 from chainrule.engines.native.transposing import load_columns, store_columns, sums_across
 from chainrule.engines.native.values import Value
 from chainrule.passes.grouping import Grouping
@@ -46,6 +46,7 @@ def write(planned: "PlannedKernel", evaluator: Evaluator) -> None:
     f, lanes, share = evaluator.f, planned.lanes, planned.share
     assert isinstance(share, Rows)
     writer = NarrowWriter(evaluator)
+    writer.by_row.prepare()
     whole, rest = divmod(writer.rows, lanes)
     lo, hi = f.slice(share.count, "%thread", "%threads")
     if whole:
@@ -87,9 +88,9 @@ class NarrowWriter:
     def __init__(self, evaluator: Evaluator) -> None:
         self.e, self.m, self.f = evaluator, evaluator.m, evaluator.f
         self.kernel, self.grouping = evaluator.kernel, evaluator.grouping
-        self.nodes = self.kernel.nodes
         self.rows, self.columns = self.kernel.sizes
         self.by_row = RowWriter(evaluator)
+        self.nodes = self.by_row.nodes
         self.levels = self.by_row.levels
         self.known = passes(evaluator.grouping, evaluator.kernel)
         self.varies: dict[int, bool] = {}
@@ -241,59 +242,50 @@ class NarrowWriter:
 
     def _dots(self, n: int) -> list[Value]:
         """A product into few columns."""
-        node = self.e.nodes[n]
-        a, b = (self.e.in_memory(self.grouping.views[x]) for x in node.inputs)
-        depth = a.shape[-1]
-        pitch = a.strides[-2] if self.rows > 1 else 0
-        left = self.f.add(self.f.mul(self.row, pitch), a.offset)
-        starts = [b.offset + c * (b.strides[-1] if self.columns > 1 else 0) for c in range(self.columns)]
-        if 2 * depth <= self.m.lanes:
-            return self._short_dots(n, left, pitch, starts, depth)
-        return self._long_dots(n, left, pitch, starts, depth)
+        of = self.by_row.factors(n, self.row, self.count)
+        return self._short_dots(n, of) if 2 * of.depth <= self.m.lanes else self._long_dots(n, of)
 
-    def _short_dots(self, n: int, left: Index, pitch: int, starts: list[int], depth: int) -> list[Value]:
+    def _short_dots(self, n: int, of: Factors) -> list[Value]:
         """With the depth turned: product by product, added up in the order of `across`."""
         m, dtype = self.m, self.e.nodes[n].dtype
-        x, w = (self.e.pointers[self.grouping.views[y].base] for y in self.e.nodes[n].inputs)
-        columns = load_columns(m, x, left, dtype, pitch, depth, self.count)
+        columns = load_columns(m, of.x, of.first, dtype, of.pitch, of.depth, self.count)
         found = []
-        for start in starts:
+        for start in of.starts:
             tree = Tree("sum")
             for k, column in enumerate(columns):
-                tree.add(column * m.load_splat(w, start + k, dtype))
+                tree.add(column * m.load_splat(of.w, start + k, dtype))
             found.append(tree.total())
         return found
 
-    def _long_dots(self, n: int, left: Index, pitch: int, starts: list[int], depth: int) -> list[Value]:
+    def _long_dots(self, n: int, of: Factors) -> list[Value]:
         """Along the depth, some rows at a time, whose partial sums are then added across the lanes all at once."""
         m = self.m
         group = m.lanes
-        while group > 1 and (group + 1) * len(starts) + 2 > m.host.registers:
+        while group > 1 and (group + 1) * len(of.starts) + 2 > m.host.registers:
             group //= 2
-        parts: list[list[Value]] = [[] for _ in starts]
+        parts: list[list[Value]] = [[] for _ in of.starts]
         for first in range(0, m.lanes, group):
-            rows = [self.f.add(left, row * pitch) for row in range(first, min(first + group, self.count))]
-            sums = self._partial_sums(n, rows, starts, depth)
+            rows = [self.f.add(of.first, row * of.pitch) for row in range(first, min(first + group, self.count))]
+            sums = self._partial_sums(n, of, rows)
             for c, part in enumerate(parts):
                 zeros = [m.constant(0, self.e.nodes[n].dtype)] * (group - len(rows))
-                part.append(sums_across([*sums[c :: len(starts)], *zeros]))
+                part.append(sums_across([*sums[c :: len(of.starts)], *zeros]))
         return [ended("sum", sums_across(part, group)) for part in parts]
 
-    def _partial_sums(self, n: int, rows: list[Index], starts: list[int], depth: int) -> list[Value]:
+    def _partial_sums(self, n: int, of: Factors, rows: list[Index]) -> list[Value]:
         """For each row and column the products, added up lane by lane."""
         m, f, dtype = self.m, self.f, self.e.nodes[n].dtype
-        x, w = (self.e.pointers[self.grouping.views[y].base] for y in self.e.nodes[n].inputs)
 
         def step(at: Index, sums: list[Value], mask: int | None = None) -> list[Value]:
-            right = [m.load(w, f.add(at, start), dtype, mask) for start in starts]
+            right = [m.load(of.w, f.add(at, start), dtype, mask) for start in of.starts]
             found: list[Value] = []
             for row in rows:
-                left = m.load(x, f.add(row, at), dtype, mask)
+                left = m.load(of.x, f.add(row, at), dtype, mask)
                 for b in right:  # the first product is exact: fma(a, b, −0)
                     found.append(m.fma(left, b, sums[len(found)]) if sums else left * b)
             return found
 
-        whole, rest = depth // m.lanes * m.lanes, depth % m.lanes
+        whole, rest = of.depth // m.lanes * m.lanes, of.depth % m.lanes
         if not rows:
             return []
         sums = step(0, []) if whole else []

@@ -197,10 +197,11 @@ def _planned(plan: NativePlan, kernel: Kernel, name: str) -> PlannedKernel:
     if is_flat(grouping, kernel):
         elements = plan.storage.get(kernel.outputs[0], DENSE).elements(grouping.nodes[kernel.outputs[0]].shape)
         return PlannedKernel(kernel, name, lanes, "flat", Flat(-(-elements // lanes)), elements=elements)
-    if narrow.fits(grouping, kernel, lanes):
-        return PlannedKernel(kernel, name, lanes, "narrow", Rows(-(-kernel.sizes[0] // lanes), lanes, 0))
-    share = Single() if kernel.sizes[0] == 1 else Rows(kernel.sizes[0], 1, 0)
     scratch = scratch_bytes(grouping, kernel, lanes)
+    if narrow.fits(grouping, kernel, lanes):
+        share = Rows(-(-kernel.sizes[0] // lanes), lanes, 0)
+        return PlannedKernel(kernel, name, lanes, "narrow", share, scratch_bytes=scratch)
+    share = Single() if kernel.sizes[0] == 1 else Rows(kernel.sizes[0], 1, 0)
     return PlannedKernel(kernel, name, lanes, "rows", share, scratch_bytes=scratch)
 
 

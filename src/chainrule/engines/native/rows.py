@@ -4,11 +4,14 @@ A short row stays in registers as a whole. A longer one is passed over once for 
 later pass needs lies in an output, or in a scratch row.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from chainrule.engines.native.evaluate import Evaluator, Spot, across, ended, neutral, reduction
-from chainrule.engines.native.ir import Index
+from chainrule.engines.native.ir import SCALARS, Index
+from chainrule.engines.native.storage import window_of
+from chainrule.engines.native.tiles import Window
 from chainrule.engines.native.values import Value
+from chainrule.engines.native.window_rows import set_out
 from chainrule.passes.grouping import Grouping
 from chainrule.passes.kernels import Kernel, Level
 from chainrule.passes.views import View
@@ -46,10 +49,36 @@ def pitch(columns: int, lanes: int) -> int:
 
 
 def scratch_bytes(grouping: Grouping, kernel: Kernel, lanes: int) -> int:
-    """Scratch memory of a thread."""
+    """Scratch memory of a thread: rows that a later pass reads, or what dot products with windows need."""
     columns = kernel.sizes[1]
-    short = -(-columns // lanes) <= SHORT
-    return 0 if short else len(scratch_rows(grouping, kernel)) * pitch(columns, lanes)
+    if -(-columns // lanes) > SHORT:
+        return len(scratch_rows(grouping, kernel)) * pitch(columns, lanes)
+    return max([_windows_bytes(grouping, n, lanes) for n in kernel.nodes], default=0)
+
+
+def _windows_bytes(grouping: Grouping, n: int, lanes: int) -> int:
+    """The columns of the right operand of a product with windows, and a window for each lane."""
+    if (window := _windows(grouping, n)) is None:
+        return 0
+    elements = grouping.nodes[n].shape[-1] * window.taken + lanes * (window.row + 1)
+    return elements * grouping.nodes[n].dtype.itemsize
+
+
+def _windows(grouping: Grouping, n: int) -> Window | None:
+    """The windows that are the rows of a product."""
+    node = grouping.nodes[n]
+    return window_of(grouping, grouping.views[node.inputs[0]]) if node.primitive is contract.matmul else None
+
+
+class Factors(NamedTuple):
+    """Where rows and columns of a dot product lie: `x`[first + row · pitch + k], `w`[start + k] for each column."""
+
+    x: str
+    first: Index
+    pitch: int
+    w: str
+    starts: list[int]
+    depth: int
 
 
 class RowWriter:
@@ -58,7 +87,7 @@ class RowWriter:
     def __init__(self, evaluator: Evaluator) -> None:
         self.e, self.m, self.f = evaluator, evaluator.m, evaluator.f
         self.kernel = evaluator.kernel
-        self.nodes = self.kernel.nodes
+        self.nodes = [n for n in self.kernel.nodes if not evaluator.grouping.virtual(n)]
         self.columns = self.kernel.sizes[1]
         self.vectors = -(-self.columns // self.m.lanes)
         self.tail = self.columns % self.m.lanes or None
@@ -136,21 +165,49 @@ class RowWriter:
 
     # -- dot products
 
+    def prepare(self) -> None:
+        """Columns for products with windows, each with its elements side by side, before the first row."""
+        f, grouping = self.f, self.e.grouping
+        for n in self.nodes:
+            if _windows(grouping, n) is None:
+                continue
+            b, kind = grouping.views[self.e.nodes[n].inputs[1]], SCALARS[self.e.nodes[n].dtype]
+            depth, size = b.shape[-2], self.e.nodes[n].dtype.itemsize
+            for j in range(b.shape[-1]):
+                start = b.offset + j * b.strides[-1]
+                with f.loop(0, depth) as k:
+                    at = f.address(self.e.pointers[b.base], f.add(f.mul(k.counter, b.strides[-2]), start), kind)
+                    to = f.address("%scratch", f.add(k.counter, j * depth), kind)
+                    f.store(kind, f.load(kind, at, size), to, size)
+
+    def factors(self, n: int, row: Index, count: Index) -> Factors:
+        """Those of `count` rows from `row` on; windows are set out first."""
+        grouping, node = self.e.grouping, self.e.nodes[n]
+        a, b = (grouping.views[x] for x in node.inputs)
+        depth, columns = a.shape[-1], node.shape[-1]
+        if window := _windows(grouping, n):
+            image = grouping.views[self.e.nodes[a.base].inputs[0]]
+            source = self.f.address(self.e.pointers[image.base], image.offset, SCALARS[node.dtype])
+            to = self.f.address("%scratch", columns * depth, SCALARS[node.dtype])
+            set_out(self.f, self.m.host, node.dtype, window, source, row, count, to, None)
+            return Factors(to, 0, window.row, "%scratch", [j * depth for j in range(columns)], depth)
+        a, b = self.e.in_memory(a), self.e.in_memory(b)
+        along = a.strides[-2] if a.shape[-2] > 1 else 0
+        starts = [b.offset + j * (b.strides[-1] if columns > 1 else 0) for j in range(columns)]
+        first = self.f.add(self.f.mul(row, along), a.offset)
+        return Factors(self.e.pointers[a.base], first, along, self.e.pointers[b.base], starts, depth)
+
     def dots(self, n: int) -> list[Value]:
         """A product into few columns: a dot product along the row for each, one a lane."""
         f, m = self.f, self.m
-        node = self.e.nodes[n]
-        a, b = (self.e.in_memory(self.e.grouping.views[x]) for x in node.inputs)
-        depth, columns = a.shape[-1], node.shape[-1]
-        left = f.add(f.mul(self.row, a.strides[-2] if a.shape[-2] > 1 else 0), a.offset)
-        whole, rest = depth // m.lanes * m.lanes, depth % m.lanes
+        node, of = self.e.nodes[n], self.factors(n, self.row, 1)
+        whole, rest = of.depth // m.lanes * m.lanes, of.depth % m.lanes
 
         def step(i: Index, totals: list[str], mask: int | None = None) -> list[str]:
-            x = m.load(self.e.pointers[a.base], f.add(left, i), node.dtype, mask)
+            x = m.load(of.x, f.add(of.first, i), node.dtype, mask)
             out = []
-            for j in range(columns):
-                start = b.offset + j * (b.strides[-1] if columns > 1 else 0)
-                w = m.load(self.e.pointers[b.base], f.add(i, start), node.dtype, mask)
+            for j, start in enumerate(of.starts):
+                w = m.load(of.w, f.add(i, start), node.dtype, mask)
                 out.append((m.fma(x, w, Value(m, totals[j], node.dtype)) if totals else x * w).x)
             return out
 
