@@ -326,6 +326,41 @@ def test_an_encoder_and_decoder(method):
         assert math.isclose(float(alone.log_probabilities[0]), expected, rel_tol=1e-3, abs_tol=1e-4)
 
 
+class Padded(Translator):
+    """The same for sentences of several lengths, filled up with 0."""
+
+    def forward(self, tokens, cache=None):
+        if cache is not None:
+            return super().forward(tokens, cache)
+        x, nothing = self.encoding(self.embedding(tokens)), self.source == 0
+        return self.head(self.core.decoder(x, self.memory(), memory_key_padding_mask=nothing, tgt_is_causal=True))
+
+    def memory(self):
+        return self.core.encoder(self.encoding(self.embedding(self.source)), src_key_padding_mask=self.source == 0)
+
+    def make_cache(self, batch_size, max_length):
+        return self.core.decoder.make_cache(self.memory(), max_length, self.source == 0)
+
+
+@pytest.mark.parametrize("method", ["greedy", "beam"])
+@pytest.mark.parametrize("engine", ["reference", "native"])
+def test_padding_of_what_is_translated_is_not_seen(method, engine):
+    """Sentences of several lengths together, by a cache that goes where beams lead, as each by itself."""
+    sentences = [[1, 2, 3, 4, 6], [5, 6], [7], [2, 4, 1]]
+    source = np.array([sentence + [0] * (5 - len(sentence)) for sentence in sentences])
+    model = spread(Padded(9, cr.tensor(source)), by=1.2).eval()
+    made = cr.generate(model, [[0]] * 4, 6, method, eos=8, engine=engine)
+    found = []
+    for i, (sentence, sequence) in enumerate(zip(sentences, made.sequences, strict=True)):
+        model.source = cr.tensor([sentence])
+        alone = cr.generate(model, [[0]], 6, method, eos=8, engine=engine)
+        assert alone.sequences == [sequence]
+        expected = log_probability(model, sequence, 1)
+        assert math.isclose(float(made.log_probabilities[i]), expected, rel_tol=1e-3, abs_tol=1e-4)
+        found.append(tuple(sequence))
+    assert len(set(found)) > 1  # what is to be translated matters
+
+
 # -- mistakes
 
 

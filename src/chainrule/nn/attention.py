@@ -139,6 +139,8 @@ class MultiheadAttention(Module):
         if cache is not None:
             if k is not None and v is not None:
                 masks.append(cache.append(k, v))
+            if cache.mask is not None:
+                masks.append(cache.mask)
             k, v = cache.keys, cache.values
         assert k is not None and v is not None
         k, v, masks = self._with_extras(k, v, masks)
@@ -154,8 +156,10 @@ class MultiheadAttention(Module):
         """An empty cache for self-attention over up to `max_length` tokens."""
         return KeyValueCache(batch_size, self.num_heads, max_length, self.head_dim, self.out_proj.weight.dtype)
 
-    def memory_cache(self, key: Tensor, value: Tensor) -> KeyValueCache:
-        """A full cache of keys and values that stay the same, such as those of an encoded sentence.
+    def memory_cache(self, key: Tensor, value: Tensor, key_padding_mask: Tensor | None = None) -> KeyValueCache:
+        """A full cache of keys and values that stay the same, such as those of encoded sentences.
+
+        `key_padding_mask` (N, S) as above: it goes with them, row by row, wherever beams lead.
 
         >>> import chainrule as cr
         >>> from chainrule import nn
@@ -168,7 +172,8 @@ class MultiheadAttention(Module):
         s = self._sizes(key, key, value, None, features=self.kdim)
         _, k, v = self._projected((None, key, value))
         assert k is not None and v is not None
-        return KeyValueCache.of(self._heads(k, s), self._heads(v, s))
+        mask = self._masks(s, None, key_padding_mask)
+        return KeyValueCache.of(self._heads(k, s), self._heads(v, s), mask[0] if mask else None)
 
     # -- shapes
 

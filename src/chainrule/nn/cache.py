@@ -17,6 +17,8 @@ class KeyValueCache(tree.Stateful):
 
     keys, values  (batch, heads, max_length, head_dim), zeros behind the tokens seen
     position      int64 (), how many tokens were seen; None if it was made full, by `of`
+    mask          of a full one, which keys are seen (True) or what is added to their scores, (batch, 1, 1, length);
+                  None: all are seen
 
     Its shapes never change, so a compiled step that takes it as an argument is compiled once; it is updated in place.
     It is for generation, not for training: no gradient goes through what is in it. Made by `make_cache` of a layer or
@@ -33,6 +35,7 @@ class KeyValueCache(tree.Stateful):
     """
 
     position: Tensor | None
+    mask: Tensor | None
 
     def __init__(
         self, batch_size: int, num_heads: int, max_length: int, head_dim: int, dtype: Any = dtypes.float32
@@ -41,13 +44,14 @@ class KeyValueCache(tree.Stateful):
         shape = (size("KeyValueCache", "batch_size", batch_size), num_heads, max_length, head_dim)
         self.keys, self.values = (full(shape, 0, dtypes.as_dtype(dtype)) for _ in range(2))
         self.position = full((), 0, dtypes.int64)
+        self.mask = None
 
     @classmethod
-    def of(cls, keys: Tensor, values: Tensor) -> "KeyValueCache":
+    def of(cls, keys: Tensor, values: Tensor, mask: Tensor | None = None) -> "KeyValueCache":
         """A full one, for a memory that stays the same: keys and values (batch, heads, length, head_dim)."""
         made = cls.__new__(cls)
         made.max_length = keys.shape[2]
-        made.keys, made.values, made.position = keys, values, None
+        made.keys, made.values, made.position, made.mask = keys, values, None, mask
         return made
 
     @property
@@ -85,6 +89,8 @@ class KeyValueCache(tree.Stateful):
         """Let each row of the batch go on from the row `rows` says, as beams do. int64 (new batch,)"""
         rows = as_tensor(rows)
         self.keys, self.values = take(self.keys, rows, axis=0), take(self.values, rows, axis=0)
+        if self.mask is not None:
+            self.mask = take(self.mask, rows, axis=0)
 
     def reset(self) -> None:
         """Forget all tokens."""

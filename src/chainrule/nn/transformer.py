@@ -162,9 +162,11 @@ class TransformerDecoderLayer(_Layer):
         )[0])  # fmt: skip
         return self._added(x, 3, self._feed_forward)
 
-    def make_cache(self, memory: Tensor, max_length: int) -> dict[str, KeyValueCache]:
-        """An empty cache for up to `max_length` positions, and the keys and values of the memory."""
-        rows = self.multihead_attn.memory_cache(memory, memory)
+    def make_cache(
+        self, memory: Tensor, max_length: int, memory_key_padding_mask: Tensor | None = None
+    ) -> dict[str, KeyValueCache]:
+        """An empty cache for up to `max_length` positions, and the keys and values of the memory with their mask."""
+        rows = self.multihead_attn.memory_cache(memory, memory, memory_key_padding_mask)
         return {"self": self.self_attn.make_cache(rows.keys.shape[0], max_length), "memory": rows}
 
 
@@ -257,9 +259,11 @@ class TransformerDecoder(Module):
             )  # fmt: skip
         return x if self.norm is None else self.norm(x)
 
-    def make_cache(self, memory: Tensor, max_length: int) -> list[dict[str, KeyValueCache]]:
-        """A cache for each layer, with its keys and values of the memory."""
-        return [_cached(layer).make_cache(memory, max_length) for layer in self.layers]
+    def make_cache(
+        self, memory: Tensor, max_length: int, memory_key_padding_mask: Tensor | None = None
+    ) -> list[dict[str, KeyValueCache]]:
+        """A cache for each layer, with its keys and values of the memory, and which of these are padding."""
+        return [_cached(layer).make_cache(memory, max_length, memory_key_padding_mask) for layer in self.layers]
 
 
 class Transformer(Module):
