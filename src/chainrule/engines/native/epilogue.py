@@ -31,7 +31,10 @@ class NodesEpilogue:
         self.product = next(n for n in self.kernel.nodes if n not in others and not self.grouping.virtual(n))
         self.levels: dict[int, Level] = {n: self.grouping.level(self.kernel, n) or "full" for n in self.kernel.nodes}
         self.alike = {x for x in [*self.kernel.inputs, *self.kernel.outputs] if self._alike(x)}
-        self.touches = tuple(self._touch(x) for x in self.kernel.inputs if x in self.alike)
+        # What a cell of gates writes lies in many places, of which each tile has little: it is fetched beforehand, too.
+        written = self.kernel.outputs if self.kernel.gates > 1 else []
+        touched = [x for x in [*self.kernel.inputs, *written] if x in self.alike]
+        self.touches = tuple(dict.fromkeys(self._touch(x) for x in touched))
         self.key = ("nodes", planned.name)
         self.values: dict[tuple[int, int], Value] = {}  # of the row that is being written: by node and vector
 
