@@ -15,7 +15,7 @@ LINE = 64
 
 
 class Touch(NamedTuple):
-    """A buffer of C's layout that an epilogue reads or writes: C itself, in the arena, or where a pointer of the table leads.
+    """A buffer of C's layout that an epilogue meets: C itself, in the arena, or where a pointer of the table leads.
 
     `of_gate`: it is as wide as one gate.
     """
