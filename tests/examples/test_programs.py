@@ -20,7 +20,8 @@ def test_every_example_has_a_test():
     tested = {"by_hand", "learning_rates", "autoencoder_digits", "train_from_python", "custom_training_loop"}
     networks = {"fashion_mnist", "char_lstm", "char_gpt"}
     alone = {"own_layer_and_rule", "explain_by_hand"}
-    assert {path.stem for path in EXAMPLES.glob("*.py")} == tested | alone | networks
+    applications = {"blood_cells", "denoising_autoencoder", "sentences", "spoken_digits", "translation"}
+    assert {path.stem for path in EXAMPLES.glob("*.py")} == tested | alone | networks | applications
 
 
 def test_train_from_python(tmp_path):

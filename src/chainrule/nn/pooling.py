@@ -343,3 +343,18 @@ class GlobalAvgPool2d(_GlobalAvgPool):
     """
 
     axes = 2
+
+
+class GlobalAvgPool3d(_GlobalAvgPool):
+    """The average of each channel over all axes of space, which go: (N, C, D, H, W) -> (N, C), or without N.
+
+    Between convolutions and a classifier it takes the place of AdaptiveAvgPool3d(1) and Flatten. Raises ShapeError for
+    another shape. Source: Lin et al., "Network in network" (2014), section 3.2.
+
+    >>> import chainrule as cr
+    >>> from chainrule import nn
+    >>> nn.GlobalAvgPool3d()(cr.ones((5, 8, 3, 7, 9))).shape
+    (5, 8)
+    """
+
+    axes = 3
