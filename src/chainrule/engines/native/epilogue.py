@@ -31,9 +31,8 @@ class NodesEpilogue:
         self.product = next(n for n in self.kernel.nodes if n not in others and not self.grouping.virtual(n))
         self.levels: dict[int, Level] = {n: self.grouping.level(self.kernel, n) or "full" for n in self.kernel.nodes}
         self.alike = {x for x in [*self.kernel.inputs, *self.kernel.outputs] if self._alike(x)}
-        # What a cell of gates writes lies in many places, of which each tile has little: it is fetched beforehand, too.
-        written = self.kernel.outputs if self.kernel.gates > 1 else []
-        touched = [x for x in [*self.kernel.inputs, *written] if x in self.alike]
+        # Also what is written: a line has to be there before it can be, and comes while k runs.
+        touched = [x for x in [*self.kernel.inputs, *self.kernel.outputs] if x in self.alike]
         self.touches = tuple(dict.fromkeys(self._touch(x) for x in touched))
         self.key = ("nodes", planned.name)
         self.values: dict[tuple[int, int], Value] = {}  # of the row that is being written: by node and vector
