@@ -14,7 +14,7 @@ from chainrule.engines.native.winograd_tiles import Cut, Slabs, take
 from chainrule.passes.grouping import Grouping
 from chainrule.passes.winograd import Matrix, tiles_over, winograd_gradient
 
-CACHE_SHARE = 2
+CACHE_SHARE = 4
 """A block of tiles may take one part in so many of the second cache;"""
 FEWEST_TILES = 96
 """but it has so many tiles, where there are as many: the kernel, which comes from a far cache, is to be used often."""
