@@ -1,10 +1,8 @@
 """No false alarm: networks that learn well have no diagnosis, at the beginning, in the middle and at the end."""
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import pytest
+from tests.examples.programs import load
 
 import chainrule as cr
 from chainrule import losses, nn, optim
@@ -12,15 +10,7 @@ from chainrule.cli import report, session
 from chainrule.cli.options import DataOptions, NetworkOptions, ReadOptions, TrainingOptions
 from chainrule.train.diagnosing import diagnose
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
 SENTENCES = "the quick brown fox jumps over the lazy dog. she sells sea shells by the sea shore. " * 100
-
-
-def example(name):
-    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def check(make, data, epochs, *, loss, optimizer, validation=None, engine="reference", **options):
@@ -81,7 +71,7 @@ def test_networks_for_images(network, epochs):
 
 @pytest.mark.parametrize("epochs", [0, pytest.param(3, marks=pytest.mark.slow)])
 def test_the_autoencoder_of_the_examples(epochs):
-    autoencoder = example("autoencoder_digits")
+    autoencoder = load("autoencoder_digits")
     train, test = autoencoder.images()
     rate = optim.cosine(5e-3, 47 * 4)
     check(
@@ -117,7 +107,7 @@ def test_lenet(activation, pool, make, epochs):
 
 @pytest.mark.parametrize("epochs", [0, pytest.param(4, marks=pytest.mark.slow)])
 def test_the_network_of_train_from_python(epochs):
-    module = example("train_from_python")
+    module = load("train_from_python")
     train, validation, _ = module.split()
     check(
         module.network, train, epochs, loss=losses.cross_entropy, optimizer=lambda: optim.Adam(lr=3e-3),
@@ -135,7 +125,7 @@ def seeded(make):
 
 @pytest.mark.parametrize("epochs", [0, pytest.param(3, marks=pytest.mark.slow)])
 def test_a_small_lstm(epochs):
-    module, text = example("char_lstm"), cr.data.CharacterText.of(SENTENCES)
+    module, text = load("char_lstm"), cr.data.CharacterText.of(SENTENCES)
     check(
         seeded(lambda: module.CharacterLSTM(len(text.vocabulary), 32)), text.windows(32), epochs,
         loss=module.next_character, optimizer=lambda: optim.Adam(lr=4e-3), clip_norm=5.0,
@@ -145,9 +135,9 @@ def test_a_small_lstm(epochs):
 @pytest.mark.slow
 @pytest.mark.parametrize("epochs", [0, 3])
 def test_a_small_gpt(epochs, monkeypatch):
-    module, text = example("char_gpt"), cr.data.CharacterText.of(SENTENCES)
+    module, text = load("char_gpt"), cr.data.CharacterText.of(SENTENCES)
     monkeypatch.setattr(module, "BLOCK", 16)
-    loss = example("char_lstm").next_character
+    loss = load("char_lstm").next_character
     check(
         seeded(lambda: module.GPT(len(text.vocabulary), layers=2, heads=2, width=32)), text.windows(16), epochs,
         loss=loss, optimizer=lambda: optim.AdamW(lr=2e-3),

@@ -1,28 +1,18 @@
 """The examples on real data run, on small data made here, and do what they say."""
 
 import gzip
-import importlib.util
 import io
 import math
 import struct
 import wave
 import zipfile
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
+from tests.examples.programs import load
 
 import chainrule as cr
-
-EXAMPLES = Path(__file__).parents[2] / "examples"
-
-
-def load(name):
-    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def shows_something(picture):

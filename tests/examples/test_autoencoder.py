@@ -1,21 +1,14 @@
 """The autoencoder learns without labels, beats the best linear squeeze, and draws a picture."""
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import pytest
 from PIL import Image
-
-EXAMPLE = Path(__file__).parents[2] / "examples" / "autoencoder_digits.py"
+from tests.examples.programs import load
 
 
 @pytest.fixture(scope="module")
 def example():
-    spec = importlib.util.spec_from_file_location("autoencoder_digits", EXAMPLE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load("autoencoder_digits")
 
 
 def test_the_baseline_is_the_best_linear_squeeze(example):

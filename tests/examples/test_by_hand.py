@@ -1,11 +1,7 @@
 """The worked example: the library, the arithmetic in examples/by_hand.py, and the published numbers are one."""
 
-import importlib.util
-from pathlib import Path
-
 import pytest
-
-EXAMPLE = Path(__file__).parents[2] / "examples" / "by_hand.py"
+from tests.examples.programs import load
 
 # Matt Mazur, "A Step by Step Backpropagation Example" (2015), as printed there
 PUBLISHED = {
@@ -20,10 +16,7 @@ PUBLISHED = {
 
 @pytest.fixture(scope="module")
 def example():
-    spec = importlib.util.spec_from_file_location("by_hand", EXAMPLE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load("by_hand")
 
 
 def test_the_library_computes_what_the_hand_computes(example):

@@ -1,21 +1,14 @@
 """Too low crawls, good converges, high overshoots, too high diverges: theory and measurement agree."""
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import pytest
 from PIL import Image
-
-EXAMPLE = Path(__file__).parents[2] / "examples" / "learning_rates.py"
+from tests.examples.programs import load
 
 
 @pytest.fixture(scope="module")
 def example():
-    spec = importlib.util.spec_from_file_location("learning_rates", EXAMPLE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load("learning_rates")
 
 
 @pytest.fixture(scope="module")

@@ -1,25 +1,16 @@
 """The examples with larger networks run, on tiny data, and what they learn shows already."""
 
-import importlib.util
 import struct
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from tests.examples.programs import load
 
 import chainrule as cr
 from chainrule import nn
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
 POEM = "the cat sat on the mat, the rat sat on the hat.\n" * 60
-
-
-def load(name):
-    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture

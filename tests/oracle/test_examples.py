@@ -1,22 +1,10 @@
 """The examples that train the same network by PyTorch: it is the same, as far as weights, losses and scores tell."""
 
-import importlib.util
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pytest
+from tests.examples.programs import load
 
 POEM = "the fog comes on little cat feet. it sits looking over harbor and city on silent haunches and then moves on.\n"
-EXAMPLES = Path(__file__).parents[2] / "examples"
-
-
-def load(name: str) -> Any:
-    """An example as a module."""
-    spec = importlib.util.spec_from_file_location(f"example_{name}", EXAMPLES / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ An epilogue (see `Epilogue` in microkernel.py) takes the accumulators while they
 
     class Bias:
         key = ("bias", offset)              # equal keys mean equal code
-        touches = ()                        # buffers of C's layout that it reads: Touch("arena", bytes, itemsize), ...
+        touches = ()                        # buffers of C's layout that it meets: Touch("arena", bytes, itemsize), ...
         def begin(self, tile):              # once per micro-kernel, before the first vector
             bias = tile.f.address(tile.arena, self.offset, "i8")
             at = tile.f.address(bias, tile.column, "float")
