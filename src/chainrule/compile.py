@@ -372,7 +372,7 @@ def compile(
     Tensors and arrays are traced; Modules, Optimizers and Generators are updated in place; other arguments are static.
     `f` may be a Module: `cr.compile(model)(x)`. Also a decorator. On the native engine results have the same bits on
     any number of `threads` (by default as many as pay); `autotune` times products once and remembers the fastest way,
-    `precision="fast"` gives up a digit or two of convolutions for speed (see the float policy).
+    `precision="fast"` lets convolutions be less exact, for speed (see the float policy).
     Raises TracedValueError where the function needs a value while it is traced, changes the structure of an argument,
     uses a parameter that is no argument, or changes a Module, Optimizer or Generator that is none.
 

@@ -228,5 +228,5 @@ class TrainingOptions:
         help="Threads of the native engine; results do not depend on them.")] = None
     precision: Annotated[str, of_run(
         "--precision", metavar="NAME", **words("precision", PRECISIONS),
-        help="standard, or fast: convolutions may lose a digit or two.")] = STANDARD
+        help="standard, or fast: convolutions may be less exact.")] = STANDARD
 # fmt: on

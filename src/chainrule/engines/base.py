@@ -14,7 +14,7 @@ from chainrule.program.program import Program
 
 STANDARD, FAST = "standard", "fast"
 PRECISIONS = (STANDARD, FAST)
-"""How exact a compiled step is: as the float policy says; or with convolutions that give up digits for speed."""
+"""How exact a compiled step is: as the float policy says; or with convolutions that are less so, for speed."""
 
 
 class Session(Protocol):

@@ -7,12 +7,13 @@ constants, which are additions; in between, channels are multiplied element by e
     spread          Y  = B [ Σ over channels of (G g Gᵀ) · (A d Aᵀ) ] Bᵀ, added up where tiles overlap; g is flipped
     gradient of g   dg = Gᵀ [ Σ over tiles of (Bᵀ d B) · (A dY Aᵀ) ] G
 
-That is α² / m² multiplications for each result and channel, and not 9: 4 for m = 2, 2¼ for m = 4. The gradient of the
-input is a forward pass with the kernel flipped. Tiles that are spread lie side by side on what is read, and not on the
-result: they are fewer where that is larger, as for the gradient of the input without padding. With m = 2 all constants
-are 0, ±1 and ±½, and results are as exact as those of a plain sum; m = 4 loses one to two digits.
+That is α² / m² multiplications for each result and channel, and not 9: 4 for m = 2, 2.8 for m = 3, 2¼ for m = 4. The
+gradient of the input is a forward pass with the kernel flipped. Tiles that are spread lie side by side on what is read,
+and not on the result: they are fewer where that is larger, as for the gradient of the input without padding. With m = 2
+and 3 results are as exact as those of a plain sum; m = 4 doubles or triples its error.
 
-Source: Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks" (2016).
+Sources: Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks" (2016); Barabasz, Anderson, Soodhalter and
+Gregg, "Error Analysis and Improving the Accuracy of Winograd Convolution for Deep Neural Networks" (2020), on points.
 """
 
 from collections.abc import Sequence
@@ -41,25 +42,35 @@ class Transforms(NamedTuple):
     result: Matrix
 
 
+def _polynomial(roots: Sequence[float]) -> list[float]:
+    """The coefficients of Π (x − root), that of 1 first."""
+    found = [1.0]
+    for root in roots:
+        found = [below - root * same for below, same in zip([0.0, *found], [*found, 0.0], strict=True)]
+    return found
+
+
+def _transforms(*points: float) -> Transforms:
+    """Two polynomials, of 3 and of m coefficients, are multiplied by their values at m + 1 points and at infinity.
+
+    The coefficients of the product are those of Lagrange's polynomials. Convolutions are the transposed of this; the
+    divisors of Lagrange's polynomials go with the kernel, so that all other constants are exact.
+    """
+    others = [[q for q in points if q != p] for p in points]
+    patch = [*([*_polynomial(rest), 0.0] for rest in others), _polynomial(points)]
+    divisors = [prod(p - q for q in rest) for p, rest in zip(points, others, strict=True)]
+    kernel = [*([p**k / d for k in range(3)] for p, d in zip(points, divisors, strict=True)), [0.0, 0.0, 1.0]]
+    m = len(points) - 1
+    result = [[*(p**k for p in points), float(k == m - 1)] for k in range(m)]
+    return Transforms(*(tuple(map(tuple, matrix)) for matrix in (patch, kernel, result)))
+
+
 TRANSFORMS = {
-    2: Transforms(
-        ((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1)),
-        ((1, 0, 0), (1 / 2, 1 / 2, 1 / 2), (1 / 2, -1 / 2, 1 / 2), (0, 0, 1)),
-        ((1, 1, 1, 0), (0, 1, -1, -1)),
-    ),
-    4: Transforms(
-        (
-            (4, 0, -5, 0, 1, 0), (0, -4, -4, 1, 1, 0), (0, 4, -4, -1, 1, 0),
-            (0, -2, -1, 2, 1, 0), (0, 2, -1, -2, 1, 0), (0, 4, 0, -5, 0, 1),
-        ),
-        (
-            (1 / 4, 0, 0), (-1 / 6, -1 / 6, -1 / 6), (-1 / 6, 1 / 6, -1 / 6),
-            (1 / 24, 1 / 12, 1 / 6), (1 / 24, -1 / 12, 1 / 6), (0, 0, 1),
-        ),
-        ((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0), (0, 1, -1, 8, -8, 1)),
-    ),
-}  # fmt: skip
-"""By m, from the points 0, 1, −1, ∞; and 0, 1, −1, 2, −2, ∞."""
+    2: _transforms(0, 1, -1),
+    3: _transforms(1 / 2, -1 / 2, 5 / 4, -5 / 4),
+    4: _transforms(0, 5 / 8, -5 / 8, 3 / 2, -3 / 2),
+}
+"""By m. The points decide how exact results are: see docs/design/convolutions-by-tiles.md."""
 
 
 def transposed(matrix: Matrix) -> Matrix:
@@ -199,22 +210,25 @@ FEWEST_IMAGES = 8
 def best(batch: int, places: Shape, channels: int, out: int, tiles: Shape) -> int | None:
     """The tile for which the work is least, among those that may be taken; None where a plain sum is less.
 
-    Work is counted in multiply-adds. A transform of a patch or of results is worth a few of these for each element,
-    that of a kernel, which comes from memory and goes there, several times as many.
+    Work is counted in multiply-adds. A transform of a patch or of results is worth several of these for each element,
+    that of a kernel, which comes from memory and goes there, many. A larger tile, less exact, has to save a tenth.
     """
     if min(channels, out) < FEWEST:
         return None
-    work: dict[int | None, int] = {None: batch * prod(places) * 9 * channels * out}
+    least, found = batch * prod(places) * 9 * channels * out, None
     for tile in tiles:
         elements, count = (tile + 2) ** 2, batch * prod(tiles_over(places, tile))
-        work[tile] = elements * (count * channels * out + 4 * count * (channels + out) + 32 * channels * out)
-    return min(work, key=work.__getitem__)
+        work = elements * (count * channels * out + 8 * count * (channels + out) + 48 * channels * out)
+        if 10 * work < 9 * least:
+            least, found = work, tile
+    return found
 
 
-def winograd(program: Program, tiles: Shape = (2,)) -> Program:
+def winograd(program: Program, tiles: Shape = (2, 3)) -> Program:
     """Replace convolutions over images, of float32, with windows of 3 × 3 that stand side by side, where it pays.
 
-    `tiles`: how many results there may be along a tile: 2, and 4 where digits may be given for speed.
+    `tiles`: how many results there may be along a tile, the fewest first: 2 and 3, and 4 where digits may be given for
+    speed.
     """
 
     def rule(builder: Builder, node: Node) -> int | None:

@@ -116,7 +116,7 @@ def fit(
     record       when layers and parameters are looked at: 'auto' (2 % of the time), every so many steps, or None
     engine       what computes: 'reference' (NumPy), or 'native' (machine code for this processor), which makes many
                  steps before it comes back; on so many `threads` (by default CHAINRULE_THREADS, or the cores, up to 8)
-    precision    'standard', or 'fast': convolutions may lose a digit or two (see the float policy)
+    precision    'standard', or 'fast': convolutions may be less exact (see the float policy)
     progress     'auto' (a bar on a terminal, else lines), 'rich', 'plain', 'silent', or a Progress of one's own
 
     The model is changed in place; it trains in training mode, is left in evaluation mode. The same seed gives the same

@@ -99,7 +99,7 @@ def test_each_image_adds_up_its_own_places(layer, channels, size):
     assert isinstance(kernel.share, Batches) and kernel.kernel.sizes[0] == 8
 
 
-@pytest.mark.parametrize("tile", [2, 4])
+@pytest.mark.parametrize("tile", [2, 3, 4])
 @pytest.mark.parametrize(
     ("channels", "out", "size"), [(16, 16, (12, 12)), (17, 40, (11, 13)), (32, 16, (13, 12)), (16, 70, (17, 9))]
 )

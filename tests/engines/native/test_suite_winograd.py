@@ -61,13 +61,13 @@ def errors(found, f, *inputs):
     return [np.abs(y - e).max() / s for y, e, s in zip(found, exact, scale, strict=True)]
 
 
-BOUNDS = {2: 1e-6, 4: 1e-5}
+BOUNDS = {2: 1e-6, 3: 1e-6, 4: 3e-6}
 
 
 @settings(max_examples=16, deadline=None)
 @given(
     st.integers(1, 3), st.tuples(st.integers(1, 13), st.integers(1, 13)), st.integers(1, 40), st.integers(1, 70),
-    st.integers(0, 2), st.sampled_from([2, 4]), st.integers(1, 8),
+    st.integers(0, 2), st.sampled_from([2, 3, 4]), st.integers(1, 8),
 )  # fmt: skip
 def test_any_size(batch, space, channels, out, padding, tile, parts):
     space = tuple(max(n, 3 - 2 * padding) for n in space)
@@ -79,7 +79,7 @@ def test_any_size(batch, space, channels, out, padding, tile, parts):
     assert all(bits(on_threads(made, n)(x, w, dy)) == bits(found) for n in (2, 5))
 
 
-@pytest.mark.parametrize("tile", [2, 4])
+@pytest.mark.parametrize("tile", [2, 3, 4])
 @pytest.mark.parametrize(
     ("batch", "space", "channels", "out", "low", "high"),
     [
@@ -124,7 +124,7 @@ def test_what_follows_joins_the_kernel():
 @settings(max_examples=12, deadline=None)
 @given(
     st.integers(1, 9), st.tuples(st.integers(1, 9), st.integers(1, 12)), st.integers(1, 40), st.integers(1, 70),
-    st.sampled_from([2, 4]), st.integers(1, 400),
+    st.sampled_from([2, 3, 4]), st.integers(1, 400),
 )  # fmt: skip
 def test_tiles_of_what_is_read(batch, space, channels, out, tile, together):
     """Where the result is larger than what is read; with what follows, and sums of each image."""
@@ -147,12 +147,13 @@ def test_tiles_of_what_is_read(batch, space, channels, out, tile, together):
     assert all(bits(on_threads(made, n)(x, w, b)) == bits(found) for n in (2, 5))
 
 
-def test_what_is_infinite_stays_in_its_picture():
+@pytest.mark.parametrize("tile", [2, 3])
+def test_what_is_infinite_stays_in_its_picture(tile):
     attributes = padded((1, 1), (1, 1))
     x, w = arrays((3, 8, 8, 1, 16), (3, 3, 1, 16, 16))
     x = np.array(x)
     x[1, 4, 4, 0, 3] = np.inf
-    _, (found,) = compiled(lambda x, w: (convolve(x, w, **attributes),), wrap(x), w)
+    _, (found,) = compiled(lambda x, w: (convolve(x, w, **attributes),), wrap(x), w, tile=tile)
     assert np.isfinite(found[[0, 2]]).all()
     assert not np.isfinite(found[1, 3:6, 3:6]).any()
 
@@ -188,21 +189,23 @@ def test_a_network_is_trained_as_by_the_reference():
 # -- processors
 
 
-def test_with_narrow_vectors():
+@pytest.mark.parametrize("tile", [2, 3])
+def test_with_narrow_vectors(tile):
     attributes = padded((1, 1), (1, 1))
     x, w = arrays((2, 9, 8, 1, 10), (3, 3, 1, 10, 9))
     f, (dy,) = gradients(attributes), arrays((2, 9, 8, 1, 9))
     for machine in kernels.runnable():
-        _, found = compiled(f, x, w, dy, host=machine)
-        assert max(errors(found, f, x, w, dy)) < BOUNDS[2]
+        _, found = compiled(f, x, w, dy, tile=tile, host=machine)
+        assert max(errors(found, f, x, w, dy)) < BOUNDS[tile]
 
 
-def test_other_processors_get_code():
+@pytest.mark.parametrize("tile", [2, 3])
+def test_other_processors_get_code(tile):
     attributes = padded((1, 1), (1, 1))
     x, w = arrays((2, 9, 8, 1, 19), (3, 3, 1, 19, 21))
     program = cr.trace_program(gradients(attributes), x, w, arrays((2, 9, 8, 1, 21))[0])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(passes, "best", lambda *sizes: 2)
+        patch.setattr(passes, "best", lambda *sizes: tile)
         plan = SuiteEngine(host=kernels.ARM).plan(program)
     assert compile_object(emit(plan), kernels.ARM)
 
@@ -210,7 +213,7 @@ def test_other_processors_get_code():
 # -- digits
 
 
-@pytest.mark.parametrize(("tile", "value", "of_kernel"), [(2, 1e-6, 5e-6), (4, 2e-5, 5e-5)])
+@pytest.mark.parametrize(("tile", "value", "of_kernel"), [(2, 1e-6, 5e-6), (3, 1.5e-6, 5e-6), (4, 4e-6, 1e-5)])
 def test_digits_are_those_of_the_float_policy(tile, value, of_kernel):
     """In parts of the largest result, beside those of a plain sum."""
     rng = np.random.default_rng(0)
@@ -221,8 +224,8 @@ def test_digits_are_those_of_the_float_policy(tile, value, of_kernel):
     parts = lambda found: [np.abs(y - e).max() / np.abs(e).max() for y, e in zip(found, exact, strict=True)]
     found, plain = (parts(compiled(f, x, w, dy, tile=t)[1]) for t in (tile, None))
     assert max(found[:2]) < value and found[2] < of_kernel
-    if tile == 2:
-        assert all(a < 1.5 * b for a, b in zip(found, plain, strict=True))
+    if tile < 4:
+        assert all(a < 0.8 * tile * b for a, b in zip(found, plain, strict=True))
 
 
 def test_precision_is_asked_for_by_name():
@@ -230,7 +233,7 @@ def test_precision_is_asked_for_by_name():
     f = lambda x, w: convolve(x, w, **padded((1, 1), (1, 1)))
     standard, fast = (np.asarray(cr.compile(f, precision=name)(x, w)) for name in ("standard", "fast"))
     assert standard.tobytes() == np.asarray(cr.compile(f)(x, w)).tobytes() != fast.tobytes()
-    np.testing.assert_allclose(fast, standard, rtol=0, atol=2e-5 * np.abs(standard).max())
+    np.testing.assert_allclose(fast, standard, rtol=0, atol=4e-6 * np.abs(standard).max())
     program = cr.trace_program(f, x, w)
     assert key_of(program, (), kernels.HERE, "False", "standard") != key_of(program, (), kernels.HERE, "False", "fast")
     assert NativeEngine().on(None, precision="fast").precision == "fast"

@@ -27,7 +27,7 @@ from chainrule.passes.transposes import transposes
 from chainrule.passes.winograd import winograd
 from chainrule.program.program import Builder, Node, Program, rewrite, verify
 
-TILES = {STANDARD: (2,), FAST: (2, 4)}
+TILES = {STANDARD: (2, 3), FAST: (2, 3, 4)}
 """By precision: how many results there may be along a tile of a convolution."""
 
 LOWERING: tuple[Callable[[Program], Program], ...] = (

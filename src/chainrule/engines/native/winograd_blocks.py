@@ -16,7 +16,7 @@ from chainrule.passes.winograd import Matrix, tiles_over, winograd_gradient
 
 CACHE_SHARE = 4
 """A block of tiles may take one part in so many of the second cache;"""
-FEWEST_TILES = 96
+FEWEST_TILES = 64
 """but it has so many tiles, where there are as many: the kernel, which comes from a far cache, is to be used often."""
 Panel = Callable[[Index, int, int], None]  # (first column, vectors, columns that count)
 

@@ -6,7 +6,7 @@ Values between the transforms lie in a thread's scratch, a matrix for each of th
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import combinations, product
 
 from chainrule import dtypes
 from chainrule.engines.native.division import up
@@ -66,10 +66,22 @@ class Cut:
 
 
 def multiplied(matrix: Matrix, values: Sequence[Value]) -> list[Value]:
-    """Matrix · vector. Two rows that differ in signs alone share the two parts that they are the sum and difference of.
+    """Matrix · vector. Two values whose coefficients differ in signs alone are replaced by their sum and difference;
+    two rows that do so share the two parts that they are the sum and difference of.
 
     An element that is multiplied by 0 is left out, so that it may be anything.
     """
+    columns, values = [list(column) for column in zip(*matrix, strict=True)], list(values)
+    for j, k in combinations(range(len(columns)), 2):
+        a, b = columns[j], columns[k]
+        if _alike(a, b):
+            same = [x == y for x, y in zip(a, b, strict=True)]
+            columns[j], columns[k] = ([x * (one == s) for x, s in zip(a, same, strict=True)] for one in (True, False))
+            values[j], values[k] = values[j] + values[k], values[j] - values[k]
+    return _rows(list(zip(*columns, strict=True)), values)
+
+
+def _rows(matrix: Sequence[Sequence[float]], values: Sequence[Value]) -> list[Value]:
     found: dict[int, Value] = {}
     for i, row in enumerate(matrix):
         twins = [j for j in range(i + 1, len(matrix)) if j not in found and _alike(row, matrix[j])]
@@ -80,8 +92,10 @@ def multiplied(matrix: Matrix, values: Sequence[Value]) -> list[Value]:
             continue
         other = matrix[twins[0]]
         even = _dot([a if a == b else 0 for a, b in zip(row, other, strict=True)], values)
-        odd = _dot([a if a != b else 0 for a, b in zip(row, other, strict=True)], values)
-        found[i], found[twins[0]] = even + odd, even - odd
+        odds = [a if a != b else 0 for a, b in zip(row, other, strict=True)]
+        scale = next(a for a in reversed(odds) if a)
+        odd = _dot([a / scale for a in odds], values)
+        found[i], found[twins[0]] = _plus(even, scale, odd), _plus(even, -scale, odd)
     return [found[i] for i in range(len(matrix))]
 
 
@@ -95,18 +109,19 @@ def _alike(a: Sequence[float], b: Sequence[float]) -> bool:
 def _dot(row: Sequence[float], values: Sequence[Value]) -> Value:
     """Σ constant · value, those with the constant 1 first."""
     order: dict[float, int] = {1: 0, -1: 1}
-    total: Value | None = None
-    for c, x in sorted(zip(row, values, strict=True), key=lambda pair: order.get(pair[0], 2)):
-        if c == 0:
-            continue
-        if total is None:
-            total = x if c == 1 else -x if c == -1 else x * c
-        elif abs(c) == 1:
-            total = total + x if c == 1 else total - x
-        else:
-            total = x.m.fma(x, c, total)
-    assert total is not None
+    present = [(c, x) for c, x in zip(row, values, strict=True) if c]
+    (c, x), *others = sorted(present, key=lambda pair: order.get(pair[0], 2))
+    total = x if c == 1 else -x if c == -1 else x * c
+    for c, x in others:
+        total = _plus(total, c, x)
     return total
+
+
+def _plus(total: Value, c: float, x: Value) -> Value:
+    """total + c · x."""
+    if abs(c) == 1:
+        return total + x if c == 1 else total - x
+    return x.m.fma(x, c, total)
 
 
 def both_sides(
@@ -161,22 +176,32 @@ class _Taking:
 
     def write(self) -> None:
         """Where the patch lies inside it is read as it is; else from zeros where it is outside."""
+        f = self.f
+        number = f.parameters[3]
+        image, starts = self._corner(number)
+        self.ahead, _ = self._corner(f.add(number, 1))
+        inside = self._inside(starts)
+        if inside is None:
+            self._transform(lambda a, b: image, lambda a, b: self._offset(a, b))
+        else:
+            with f.when(inside):
+                self._transform(lambda a, b: image, lambda a, b: self._offset(a, b))
+            with f.when(f.op(f"xor i1 {inside}, true")):
+                there = self._there(image, starts)
+                self._transform(lambda a, b: there[a, b], lambda a, b: 0)
+        f.ret()
+
+    def _corner(self, number: Index) -> tuple[str, tuple[Index, Index]]:
+        """The address of the first pixel of a patch, and its place."""
         f, cut = self.f, self.cut
-        source, _, _, number, _, _ = f.parameters
         batch, i, j = split(f, number, cut.counts)
         top, left = (f.sub(f.mul(a, cut.step), low) for a, low in zip((i, j), cut.low, strict=True))
         at = f.add(f.mul(f.add(f.mul(batch, cut.space[0]), top), self.line), f.mul(left, cut.channels))
-        image = f.address(source, at, KIND)
-        inside = self._inside((top, left))
-        if inside is None:
-            self._transform(lambda a, b: image, lambda a, b: a * self.line + b * cut.channels)
-        else:
-            with f.when(inside):
-                self._transform(lambda a, b: image, lambda a, b: a * self.line + b * cut.channels)
-            with f.when(f.op(f"xor i1 {inside}, true")):
-                there = self._there(image, (top, left))
-                self._transform(lambda a, b: there[a, b], lambda a, b: 0)
-        f.ret()
+        return f.address(f.parameters[0], at, KIND), (top, left)
+
+    def _offset(self, a: int, b: int) -> int:
+        """From the first pixel of a patch to another, in elements."""
+        return a * self.line + b * self.cut.channels
 
     def _inside(self, starts: Sequence[Index]) -> str | None:
         """Whether a patch lies inside; None where all do."""
@@ -199,7 +224,7 @@ class _Taking:
         found = {}
         for a, row in enumerate(rows):
             for b, column in enumerate(columns):
-                pixel = f.address(image, a * self.line + b * cut.channels, KIND)
+                pixel = f.address(image, self._offset(a, b), KIND)
                 valid = f.op(f"and i1 {row}, {column}")
                 found[a, b] = f.op(f"select i1 {valid}, ptr {pixel}, ptr {zeros}")
         return found
@@ -210,6 +235,10 @@ class _Taking:
 
         def vector(c: Index, mask: int | None) -> None:
             target = f.address(to, c, KIND)
+            next_one = f.address(self.ahead, c, KIND)
+            for a, b in product(range(cut.size), range(cut.size - cut.step, cut.size)):
+                at = f.address(next_one, self._offset(a, b), KIND)
+                f.effect("llvm.prefetch.p0", ("ptr", at), ("i32", 0), ("i32", 3), ("i32", 1))
 
             def element(a: int, b: int) -> Value:
                 return m.load(start(a, b), f.add(c, offset(a, b)), FLOAT, mask)
