@@ -235,6 +235,7 @@ STEPS = {
         lambda: network("float32", (64, 40, 12, 40, 64)), lambda: optim.Adam(lr=0.01), regression, (50, 64, 2),
     ),
     "wide": (lambda: network("float32", (100, 300, 10)), lambda: optim.Adam(lr=0.01), step, (32, 100, 10)),
+    "deep": (lambda: network("float32", (70, 90, 10)), lambda: optim.Adam(lr=0.01), step, (1100, 70, 10)),
     "penalised": (lambda: network("float32", (9, 17, 3)), lambda: optim.SGD(lr=0.1), penalised, (20, 9, 3)),
     "embedded": (
         lambda: nn.Sequential(nn.Embedding(12, 9), nn.Linear(9, 4)), lambda: optim.Adam(lr=0.01), embedded, (23, 12, 4),
@@ -275,6 +276,14 @@ def test_training_steps(name):
         for _ in range(2):
             assert train(again, copy.deepcopy(model), optimizer(), x, y) == expected, threads
             again = on_threads(fast, threads)
+
+
+def test_deep_gradients_grow_apart_from_what_they_update():
+    fast = native(step)
+    fast(network("float32", (70, 90, 10)), optim.Adam(lr=0.01), *data((1100, 70, 10), "float32"))
+    tiles = [planned.tiles for planned in fast.engine.compiled[-1][3].kernels if planned.tiles is not None]
+    assert any(plan.sums and plan.blocks[0] > 4 for plan in tiles)
+    assert "depth in blocks of" in fast.explain_plan()
 
 
 @pytest.mark.parametrize("host", runnable(), ids=lambda host: f"{8 * host.vector_bytes} bits")

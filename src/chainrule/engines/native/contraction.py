@@ -69,6 +69,7 @@ class _Driver:
         self.packer = Packer(f, host, self.c.dtype, plan.lanes)
         self.name, self.packed = SCALARS[self.c.dtype], SCALARS[self.c.in_registers]
         self.packed_b, self.packed_a = scratch, f.address(scratch, plan.scratch_b, "i8")
+        self.sums = f.address(scratch, plan.scratch_sums, "i8") if plan.sums else f.parameters[2]
         units = plan.division.count
         lo, hi = f.slice(units, thread, threads)
         self.matrices = (lo, hi) if isinstance(plan.division, Batches) else (0, self.c.batch)
@@ -169,7 +170,7 @@ class _Block:
                 self.c.span,
             )  # fmt: skip
             _, _, c, arena, table, *_ = f.parameters
-            pointers = [("ptr", pointer) for pointer in (a, b, c, arena, table)]
+            pointers = [("ptr", pointer) for pointer in (a, b, c, self.d.sums, arena, table)]
             numbers = [("i64", i) for i in (self.d.batch, row, column, f.add(element, f.mul(row, c_row)))]
             f.call(microkernel(f.module, self.d.host, shape, self.d.epilogue), *pointers, *numbers)
 

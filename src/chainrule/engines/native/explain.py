@@ -97,7 +97,8 @@ def _form(planned: PlannedKernel) -> str:
         return planned.form
     packed = " and ".join(name for name, packs in (("A", tiles.pack_a), ("B", tiles.pack_b)) if packs)
     gates = f"{tiles.contraction.gates} × " if tiles.contraction.gates > 1 else ""
-    return f"tiles of {tiles.tile_rows} × {gates}{tiles.width}" + (f", {packed} packed" if packed else "")
+    blocks = f", depth in blocks of {tiles.depth_block}" if tiles.blocks[0] > 1 else ""
+    return f"tiles of {tiles.tile_rows} × {gates}{tiles.width}{blocks}" + (f", {packed} packed" if packed else "")
 
 
 def _shares(plan: NativePlan) -> list[str]:

@@ -7,11 +7,8 @@ from typing import Literal, NamedTuple, Protocol
 from chainrule import dtypes
 from chainrule.engines.native.host import Host
 from chainrule.engines.native.ir import SCALARS, Function, Index, Module
-from chainrule.engines.native.tiles import UNROLL
+from chainrule.engines.native.tiles import LINE, UNROLL
 from chainrule.engines.native.values import Mask, Value, Vectors
-
-LINE = 64
-"""Bytes that a prefetch brings."""
 
 
 class Touch(NamedTuple):
@@ -99,7 +96,8 @@ class Tile:
     def __init__(self, f: Function, m: Vectors, shape: Shape) -> None:
         self.f, self.m, self.shape = f, m, shape
         self.rows, self.vectors = shape.rows, shape.vectors * shape.gates
-        _, _, self.c, self.arena, self.table, self.batch, self.row, self.column, self.element = f.parameters
+        _, _, c, self.sums, self.arena, self.table, self.batch, self.row, self.column, self.element = f.parameters
+        self.c = c if shape.last else self.sums
         self._corners: dict[tuple[str, int], str] = {}
 
     def displacement(self, r: int, j: int) -> int:
@@ -141,12 +139,16 @@ class Tile:
 
 
 PARAMETERS = [
-    "ptr a", "ptr b", "ptr c", "ptr arena", "ptr table", "i64 batch", "i64 row", "i64 column", "i64 element",
+    "ptr a", "ptr b", "ptr c", "ptr sums", "ptr arena", "ptr table", "i64 batch", "i64 row", "i64 column",
+    "i64 element",
 ]  # fmt: skip
 
 
 def microkernel(module: Module, host: Host, shape: Shape, epilogue: Epilogue) -> str:
-    """The name of a function void(PARAMETERS): a and b point to the operands of the tile's first element."""
+    """The name of a function void(PARAMETERS): a and b point to the operands of the tile's first element.
+
+    `sums` is where the sums lie while they grow, a block of depth after the other: C, or a buffer of its layout.
+    """
     touches = tuple(epilogue.touches) if shape.last else ()
     key = ("microkernel", shape, (epilogue.key, touches) if shape.last else None)
     if key not in module.memo:
@@ -187,7 +189,7 @@ class _Body:
         if shape.first:
             sums = [zero] * (shape.rows * self.live)
         else:
-            corner = self.tile.corner(self.tile.c, shape.dtype)
+            corner = self.tile.corner(self.tile.sums, shape.dtype)
             sums = [
                 m.load(corner, self.tile.displacement(r, j), shape.dtype, self.tile.stored(j))
                 for r in range(shape.rows) for j in range(self.live)

@@ -22,12 +22,14 @@ STREAM, SHARED = 40, 24
 """Bytes of B in a cycle from the second cache; where that also holds what the steps of a loop read and write."""
 LOAD = 0.3
 """Cycles that a load takes from the multiplications of the same step of k."""
-FAR = 8
-"""The same of a line of A that comes from behind the second cache, in strides that nobody foresees."""
+NEAR, FAR = 2, 8
+"""The same of a line of A that comes from behind the first or the second cache, in strides that nobody foresees."""
 MOVE = 8
 """Cycles until a vector comes from another core."""
 TURN, COPY = 16, 5
 """Cycles of packing: of turning a vector of elements, of copying the part of a tile in one step of k."""
+LINE, SHORT, MOST_SUMS = 64, 128, 1 << 20
+"""Bytes of a line; steps of k whose parts of A and B stay in a cache; bytes of sums that a thread may keep apart."""
 Divide = type | Rows | None
 MAX_ROWS = 24
 MAX_VECTORS = 8
@@ -150,6 +152,11 @@ class Contraction:
         return dtypes.float32 if self.half else self.dtype
 
     @property
+    def c_elements(self) -> int:
+        """From the first element of a matrix C to the end of its last row, or panel."""
+        return self.rows * (up(self.columns, self.c_panel) if self.c_panel else self.c_row)
+
+    @property
     def empty(self) -> bool:
         """Whether C has no elements."""
         return 0 in (self.batch, self.rows, self.columns)
@@ -185,6 +192,7 @@ class Plan:
     pack_a: bool
     pack_b: bool
     division: Division
+    sums: bool = False  # what blocks of depth have come to lies in scratch, as in C, which only takes final values
 
     @property
     def width(self) -> int:
@@ -220,7 +228,13 @@ class Plan:
 
     @property
     def scratch_bytes(self) -> int:
-        """Memory that each thread needs for packing. Stores of whole vectors may run past the end of a tile of A."""
+        """Memory that each thread needs."""
+        size = self.contraction.in_registers.itemsize
+        return self.scratch_sums + up(self.sums * self.contraction.c_elements * size, 64)
+
+    @property
+    def scratch_sums(self) -> int:
+        """Bytes for packing; sums follow. Stores of whole vectors may run past the end of a tile of A."""
         size = self.contraction.in_registers.itemsize
         tiles = min(self.tiles.count, self.tiles_in_block)
         rows = min(self.contraction.rows, tiles * self.tile_rows)
@@ -235,7 +249,7 @@ class Plan:
 def choose(contraction: Contraction, host: Host, once: bool = False, divide: Divide = None) -> Plan:
     """The plan that costs least by the model.
 
-    `once`: nothing but final values may be written, since the epilogue reads what it overwrites: the depth stays whole.
+    `once`: nothing but final values may be written, since the epilogue reads what it overwrites.
     `divide`: Rows, Columns or Batches, to have the work cut in this way; or these very Rows.
     """
     return candidates(contraction, host, once, divide)[0]
@@ -271,7 +285,8 @@ def cost(plan: Plan, host: Host, rate: int = STREAM) -> float:
     step += _step(plan, host, height, rest, rate) if rest else 0
     calls = plan.blocks[0] * tiles.count * ((full + (rest > 0)) * 25 + vectors * c.gates * height)
     packing = _packing_a(plan, host) + _packing_b(plan, host) + _fetching(plan, host)
-    kernels = (1 + (tiles.larger > 0)) * (1 + (rest > 0 and full > 0)) * min(plan.blocks[0], 3)
+    shapes = (1 + (tiles.larger > 0)) * (1 + (rest > 0 and full > 0))
+    kernels = shapes * (1 + min(plan.blocks[0] - 1, 2) / 2)  # those of the first, a middle and the last block are alike
     total = (tiles.count * step * c.depth + calls + packing) * (1 + 0.02 * (kernels - 1))
     shared = c.batch * c.rows * c.columns * c.depth >= 1 << 17
     return total * (_uneven(plan.division, host.cores) if shared else 1)
@@ -315,15 +330,19 @@ def _step(plan: Plan, host: Host, rows: float, vectors: int, rate: int) -> float
     size, vectors = c.in_registers.itemsize, vectors * c.gates
     beyond = plan.tiles.count > 1 and plan.depth_block * vectors * plan.lanes * size > host.l1_bytes * 3 // 4
     stream = vectors * plan.lanes * size / rate * beyond
-    waits = FAR * (_far(c, host) and not plan.pack_a)
-    return max(rows * vectors / 2, rows / 2 + vectors, 4, stream) + LOAD * (rows + vectors) + stream / 10 + waits
+    loads = LOAD * (rows + vectors) + stream / 10 + _waits(plan, host)
+    return max(rows * vectors / 2, rows / 2 + vectors, 4, stream) + loads
 
 
-def _far(c: Contraction, host: Host) -> bool:
-    """Whether a column of A is a part of a line, each of them far from the next one, and all too many for the cache."""
+def _waits(plan: Plan, host: Host) -> int:
+    """Cycles until the part of a line is there that is a column of A, where such lines are too many for a cache."""
+    c = plan.contraction
     size = c.in_registers.itemsize
-    strided = c.window is None and not c.a_by_depth and c.a_depth * size >= 1024
-    return strided and c.rows * c.depth * size > host.l2_bytes // 2
+    if c.window is not None or c.a_by_depth or plan.pack_a:
+        return 0
+    if c.a_depth * size >= 1024 and c.rows * plan.depth_block * size > host.l2_bytes // 2:
+        return FAR
+    return NEAR if plan.depth_block * LINE > host.l1_bytes // 3 else 0
 
 
 def _uneven(division: Division, threads: int) -> float:
@@ -357,8 +376,15 @@ def _tiles(c: Contraction, host: Host, divide: Divide) -> Iterator[tuple[int, in
 
 def _plans(c: Contraction, host: Host, once: bool, divide: Divide, tile_rows: int, vectors: int) -> Iterator[Plan]:
     """Blocks, packing and division for a tile: what can be said by rule, and all ways to do the rest."""
+    lanes = c.lanes(host)
+    for depth_block in _depth_blocks(c, host, once, vectors * lanes):
+        yield from _packings(c, host, once, divide, tile_rows, vectors, depth_block)
+
+
+def _packings(
+    c: Contraction, host: Host, once: bool, divide: Divide, tile_rows: int, vectors: int, depth_block: int
+) -> Iterator[Plan]:
     lanes, size = c.lanes(host), c.in_registers.itemsize
-    depth_block = _depth_block(c, host, once, vectors * lanes)
     # A block of A may come from the third cache, since its elements are used slowly; B should be packed rarely.
     rows_in_block = 2 * host.l2_bytes // size // max(depth_block, 1)
     if c.window is not None:
@@ -369,7 +395,8 @@ def _plans(c: Contraction, host: Host, once: bool, divide: Divide, tile_rows: in
     pack_b = c.half or not c.b_straight or (not c.b_panel and reused and all_vectors > vectors)
     always = c.half or c.window is not None
     for pack_a in (True,) if always else (False, True) if all_vectors > vectors and tiles > 1 else (False,):
-        plan = Plan(c, lanes, tile_rows, vectors, depth_block, tiles_in_block, pack_a, pack_b, Rows(0, 0, 0))
+        sums = once and depth_block < c.depth
+        plan = Plan(c, lanes, tile_rows, vectors, depth_block, tiles_in_block, pack_a, pack_b, Rows(0, 0, 0), sums)
         for division in _divisions(plan, host, divide):
             yield replace(plan, division=division)
 
@@ -379,21 +406,25 @@ def _by_rows(divide: Divide) -> bool:
     return divide is Rows or isinstance(divide, Rows)
 
 
-def _depth_block(c: Contraction, host: Host, once: bool, width: int) -> int:
-    """The length of the near-equal blocks of depth: a panel of B takes at most a quarter of the second cache."""
+def _depth_blocks(c: Contraction, host: Host, once: bool, width: int) -> list[int]:
+    """The length of the near-equal blocks of depth: a panel of B takes at most a quarter of the second cache.
+
+    Where A is read by columns, far from each other, also shorter ones, of which a block stays in the cache as it is.
+    """
     if c.window is not None:
-        return (
-            min(c.depth, max(32, host.l2_bytes // 4 // c.in_registers.itemsize // c.window.row))
-            if c.by_places
-            else c.depth
-        )
+        shortest = max(32, host.l2_bytes // 4 // c.in_registers.itemsize // c.window.row)
+        return [min(c.depth, shortest) if c.by_places else c.depth]
     # Partial sums in half precision would be rounded; and a single tile uses B once, so that no cache helps.
-    if once or c.half or c.rows <= 1:
-        return c.depth
-    most = max(64, host.l2_bytes // 4 // c.in_registers.itemsize // width)
-    count = max(1, -(-c.depth // most))
+    if c.half or c.rows <= 1:
+        return [c.depth]
     quantum = c.b_panel if c.b_panel and not c.b_straight else 4 * UNROLL
-    return min(c.depth, up(-(-c.depth // count), quantum))
+    longest = max(64, host.l2_bytes // 4 // c.in_registers.itemsize // width)
+    lengths = [c.depth if once else longest]
+    room = not once or (c.batch == 1 and c.c_elements * c.in_registers.itemsize <= MOST_SUMS)
+    if room and not c.a_by_depth and c.depth >= 4 * SHORT:
+        lengths.append(SHORT)
+    counts = [max(1, -(-c.depth // most)) for most in lengths]
+    return [min(c.depth, up(-(-c.depth // count), quantum)) for count in dict.fromkeys(counts)]
 
 
 def _divisions(plan: Plan, host: Host, divide: Divide) -> Iterator[Division]:

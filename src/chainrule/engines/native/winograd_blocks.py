@@ -143,7 +143,7 @@ class Tiles:
 
     def multiply(self, shape: Shape, a: str, b: str, c: str) -> None:
         """One register tile."""
-        pointers = [("ptr", pointer) for pointer in (a, b, c, "%arena", "%table")]
+        pointers = [("ptr", pointer) for pointer in (a, b, c, c, "%arena", "%table")]
         name = microkernel(self.f.module, self.host, shape, Store())
         self.f.call(name, *pointers, *[("i64", 0)] * 4)
 
