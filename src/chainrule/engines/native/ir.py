@@ -201,6 +201,11 @@ class Function:
         self.module.declare(name, "void", [type for type, _ in arguments])
         self.line(f"call void @{name}({_list(arguments)})")
 
+    def prefetch(self, pointer: str, to_write: bool = False) -> None:
+        """Ask for a line, which may lie outside of memory."""
+        arguments: tuple[tuple[str, Index], ...] = (("ptr", pointer), ("i32", int(to_write)), ("i32", 3), ("i32", 1))
+        self.effect("llvm.prefetch.p0", *arguments)
+
     def call(self, name: str, *arguments: tuple[str, Index], returns: str = "void") -> str:
         """Call a function of this module; its result, '' where there is none."""
         if returns == "void":

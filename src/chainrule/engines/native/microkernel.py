@@ -22,6 +22,12 @@ class Touch(NamedTuple):
     itemsize: int
     of_gate: bool = False
 
+    def start(self, f: Function, c: str, arena: str, table: str) -> str:
+        """Its address."""
+        if self.base == "table":
+            return f.load("ptr", f.address(table, self.offset, "i8"), 8)
+        return f.address(c if self.base == "c" else arena, self.offset, "i8")
+
 
 class Epilogue(Protocol):
     """What is done with the elements of a tile. The head of contraction.py shows one."""
@@ -260,10 +266,7 @@ class _Body:
     def _start(self, touch: Touch) -> str:
         """The address of the tile's first element in another buffer."""
         f, tile = self.f, self.tile
-        if touch.base == "table":
-            start = f.load("ptr", f.address(tile.table, touch.offset, "i8"), 8)
-        else:
-            start = f.address(tile.c if touch.base == "c" else tile.arena, touch.offset, "i8")
+        start = touch.start(f, tile.c, tile.arena, tile.table)
         element = tile.element_of_gate() if touch.of_gate else tile.element
         return f.address(start, f.mul(element, touch.itemsize), "i8")
 
@@ -274,5 +277,4 @@ class _Body:
         for gate in range(1 if touch.of_gate else shape.gates):
             first = gate * shape.span * touch.itemsize
             for byte in range(first, first + width * touch.itemsize, LINE):
-                arguments = (("ptr", f.address(at, byte, "i8")), ("i32", 1), ("i32", 3), ("i32", 1))
-                f.effect("llvm.prefetch.p0", *arguments)
+                f.prefetch(f.address(at, byte, "i8"), to_write=True)

@@ -12,7 +12,7 @@ from chainrule import dtypes
 from chainrule.engines.native.division import up
 from chainrule.engines.native.host import Host
 from chainrule.engines.native.ir import SCALARS, Function, Index, Module
-from chainrule.engines.native.microkernel import Epilogue, Tile
+from chainrule.engines.native.microkernel import Epilogue, Tile, Touch
 from chainrule.engines.native.values import Value, Vectors
 from chainrule.passes.winograd import Matrix
 
@@ -238,7 +238,7 @@ class _Taking:
             next_one = f.address(self.ahead, c, KIND)
             for a, b in product(range(cut.size), range(cut.size - cut.step, cut.size)):
                 at = f.address(next_one, self._offset(a, b), KIND)
-                f.effect("llvm.prefetch.p0", ("ptr", at), ("i32", 0), ("i32", 3), ("i32", 1))
+                f.prefetch(at)
 
             def element(a: int, b: int) -> Value:
                 return m.load(start(a, b), f.add(c, offset(a, b)), FLOAT, mask)
@@ -301,6 +301,16 @@ class _Places(Tile):
         """The same: results lie in plain rows."""
         return self.lanes_that_count
 
+    def fetch(self, touches: Sequence[Touch], beside: int) -> None:
+        """Ask for what an epilogue will meet so many places to the right, where the next tile usually is."""
+        f = self.f
+        _, arena, table, _ = f.parameters
+        for touch in touches:
+            first = f.address(touch.start(f, "", arena, table), f.mul(self.element, touch.itemsize), "i8")
+            for r in range(self.rows):
+                at = self.displacement(r, 0) + beside * self.channels
+                f.prefetch(f.address(first, at * touch.itemsize, "i8"), to_write=True)
+
 
 def give(
     module: Module, host: Host, name: str, matrix: Matrix, slabs: Slabs, extent: tuple[int, int],
@@ -326,6 +336,7 @@ def give(
         )  # fmt: skip
         places = _Places(f, m, valid, slabs.channels, extent, first, c, mask)
         epilogue.begin(places)
+        places.fetch(epilogue.touches, len(matrix))
         for r, (a, b) in enumerate(product(*map(range, valid))):
             epilogue.emit(places, r, 0, made[a, b], mask)
 
@@ -376,6 +387,7 @@ def give_row(
         start = f.address(source, c, KIND)
         places = _Places(f, m, (1, count), slabs.channels, extent, first, c, mask)
         epilogue.begin(places)
+        places.fetch(epilogue.touches, count)
         for r in range(count):
             epilogue.emit(places, r, 0, m.load(start, r * slabs.row, FLOAT), mask)
 
