@@ -75,6 +75,23 @@ def test_the_meanings_are_those_of_convolutions(case, tile, parts):
     np.testing.assert_allclose(passes._kernel_gradient(du, tile), np.asarray(dw)[:, :, 0], rtol=0, atol=1e-11)
 
 
+@pytest.mark.parametrize(("tile", "whole", "times"), [(3, (0, 1, -1, 2), 1.5), (4, (0, 1, -1, 2, -2), 1.8)])
+def test_whole_numbers_as_points_are_less_exact(tile, whole, times, monkeypatch):
+    """Why the points are what they are."""
+    rng = np.random.default_rng(0)
+    x, w = rng.normal(size=(20, tile + 2, tile + 2, 32)), rng.normal(size=(3, 3, 32, 16))
+    sizes = []
+    for points in (None, whole):
+        if points:
+            monkeypatch.setitem(TRANSFORMS, tile, passes._transforms(*points))
+        exact, found = (
+            passes._convolution(x.astype(d), passes._kernel(w.astype(d), tile), tile, (0, 0), (tile, tile), False)
+            for d in (np.float64, np.float32)
+        )
+        sizes.append(np.sqrt(np.mean((found - exact) ** 2)))
+    assert sizes[1] > times * sizes[0]
+
+
 @settings(max_examples=25, deadline=None)
 @given(picture())
 def test_the_pass_keeps_values_and_gradients(case):

@@ -10,7 +10,7 @@ constants, which are additions; in between, channels are multiplied element by e
 That is α² / m² multiplications for each result and channel, and not 9: 4 for m = 2, 2.8 for m = 3, 2¼ for m = 4. The
 gradient of the input is a forward pass with the kernel flipped. Tiles that are spread lie side by side on what is read,
 and not on the result: they are fewer where that is larger, as for the gradient of the input without padding. With m = 2
-and 3 results are as exact as those of a plain sum; m = 4 doubles or triples its error.
+results are as exact as those of a plain sum, with m = 3 nearly; m = 4 doubles or triples its error.
 
 Sources: Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks" (2016); Barabasz, Anderson, Soodhalter and
 Gregg, "Error Analysis and Improving the Accuracy of Winograd Convolution for Deep Neural Networks" (2020), on points.
@@ -227,8 +227,8 @@ def best(batch: int, places: Shape, channels: int, out: int, tiles: Shape) -> in
 def winograd(program: Program, tiles: Shape = (2, 3)) -> Program:
     """Replace convolutions over images, of float32, with windows of 3 × 3 that stand side by side, where it pays.
 
-    `tiles`: how many results there may be along a tile, the fewest first: 2 and 3, and 4 where digits may be given for
-    speed.
+    `tiles`: how many results there may be along a tile, the fewest first: 2 and 3, and 4 where exactness may be
+    given for speed.
     """
 
     def rule(builder: Builder, node: Node) -> int | None:
