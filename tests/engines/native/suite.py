@@ -22,7 +22,7 @@ from chainrule.engines.native.manifest import manifest_of
 from chainrule.engines.native.memory import Arena, _forbid
 from chainrule.engines.native.places import FIRST
 from chainrule.engines.native.plan import make_plan
-from chainrule.engines.native.tiles import choose
+from chainrule.engines.native.tile_plans import choose
 from chainrule.errors import ChainruleError
 
 GUARDED = os.environ.get("CHAINRULE_TEST_GUARDED") == "1"  # set by test_suite_guarded.py in a process of its own

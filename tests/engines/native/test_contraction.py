@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from chainrule import dtypes
 from chainrule.engines.native import host as hosts
-from chainrule.engines.native import jit, tiles
+from chainrule.engines.native import jit, tile_plans
 from chainrule.engines.native.contraction import (
     Contraction,
     Epilogue,
@@ -261,7 +261,7 @@ def variants(c: Contraction, host: Host) -> list[Plan]:
     if c.b_straight and not c.half:
         found.append(replace(plan, pack_b=not plan.pack_b))
     quantum = c.b_panel if c.b_panel and not c.b_straight else 16
-    if c.depth > quantum and not c.empty and not c.half and c.batch == 1 and c.window is None:
+    if c.depth > quantum and not c.empty and not c.half:
         found.append(replace(plan, depth_block=quantum, sums=True))
     if not c.empty:
         found = [replace(p, division=p.tiles) if isinstance(p.division, Rows) else p for p in found]
@@ -395,8 +395,8 @@ def test_an_update_in_place_runs_once(host: Host, in_panels: bool, rows: int, co
     start = np.zeros((3, place.size), np.float32)
     start[:, place.where[0]] = np.random.default_rng(1).normal(size=(3, rows, columns))
     plan = choose(c, host, once=True)
-    assert plan.sums == (plan.blocks[0] > 1) and (plan.blocks[0] == 1 or depth >= 4 * tiles.SHORT)
-    if depth >= 4 * tiles.SHORT:  # whatever the model says, sums lie apart from what they are added to in the end
+    assert plan.sums == (plan.blocks[0] > 1) and (plan.blocks[0] == 1 or depth >= 4 * tile_plans.SHORT)
+    if depth >= 4 * tile_plans.SHORT:  # whatever the model says, sums lie apart from what they are added to in the end
         plan = next(other for other in candidates(c, host, once=True) if other.sums)
     arena = guarded()[4].place(start[1:].ravel())
     function = compiled(plan, host, Momentum(0, 4 * place.size))

@@ -22,7 +22,8 @@ from chainrule.engines.native.jit import compile_object, emit_assembly
 from chainrule.engines.native.lowering import lower
 from chainrule.engines.native.plan import make_plan
 from chainrule.engines.native.split import SplitExecutable
-from chainrule.engines.native.tiles import Contraction, candidates
+from chainrule.engines.native.tile_plans import candidates
+from chainrule.engines.native.tiles import Contraction
 from chainrule.errors import ConfigError
 from chainrule.primitives import elementwise as e
 from chainrule.program.program import observe

@@ -14,7 +14,7 @@ from chainrule.engines.native.division import Batches, Columns, Rows
 from chainrule.engines.native.host import detect
 from chainrule.engines.native.lowering import lower
 from chainrule.engines.native.plan import make_plan
-from chainrule.engines.native.tiles import candidates
+from chainrule.engines.native.tile_plans import candidates
 from chainrule.errors import CompileError
 from chainrule.passes import winograd
 

@@ -15,7 +15,8 @@ from chainrule.engines.native.ir import Module
 from chainrule.engines.native.jit import Library, compile_object
 from chainrule.engines.native.memory import Arena
 from chainrule.engines.native.threads import Task, pool
-from chainrule.engines.native.tiles import Contraction, Divide, Plan, candidates
+from chainrule.engines.native.tile_plans import Divide, candidates
+from chainrule.engines.native.tiles import Contraction, Plan
 from chainrule.passes.views import Axes
 
 TRIED = 6  # plans

@@ -1,7 +1,7 @@
 """Contractions: C[b, i, j] = epilogue(Σ over k of A[b, i, k] · B[b, k, j]), as one function per contraction.
 
     contraction = Contraction(rows=32, columns=128, depth=784, a_row=784, b_depth=128, c_row=128)   # tiles.py
-    plan = choose(contraction, host)                                                                # tiles.py
+    plan = choose(contraction, host)                                                                # tile_plans.py
     emit(module, "forward_1", plan, host, Bias(...))                                                # this file
 
 writes `void @forward_1(ptr %a, ptr %b, ptr %c, ptr %arena, ptr %table, ptr %scratch, i64 %thread, i64 %threads)`.
@@ -39,7 +39,8 @@ from chainrule.engines.native.host import Host
 from chainrule.engines.native.ir import SCALARS, Function, Index, Module
 from chainrule.engines.native.microkernel import Epilogue, Shape, Store, Tile, Touch, microkernel
 from chainrule.engines.native.packing import Packer
-from chainrule.engines.native.tiles import Contraction, Plan, Window, candidates, choose
+from chainrule.engines.native.tile_plans import candidates, choose
+from chainrule.engines.native.tiles import Contraction, Plan, Window
 from chainrule.engines.native.window_rows import set_out
 
 __all__ = ["Contraction", "Epilogue", "Plan", "Store", "Tile", "Touch", "candidates", "choose", "emit"]

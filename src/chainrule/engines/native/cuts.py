@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from chainrule.engines.native.division import Batches, Rows
 from chainrule.engines.native.host import Host
 from chainrule.engines.native.rows import scratch_bytes
-from chainrule.engines.native.tiles import Contraction, Divide
+from chainrule.engines.native.tile_plans import Divide
+from chainrule.engines.native.tiles import Contraction
 from chainrule.engines.native.winograd_blocks import FEWEST_TILES, blocks_of
 from chainrule.passes.convolutions import depthwise
 from chainrule.passes.grouping import Grouping

@@ -4,7 +4,7 @@ import logging
 import warnings
 
 from chainrule.engines.base import STANDARD, Executable
-from chainrule.engines.native import autotune, cache, tiles
+from chainrule.engines.native import autotune, cache, tile_plans
 from chainrule.engines.native.check import verify_plan
 from chainrule.engines.native.emit import emit
 from chainrule.engines.native.executable import NativeExecutable
@@ -59,7 +59,7 @@ class NativeEngine:
         """What is decided before code is written."""
         low = lower(program, self.precision)
         stays = {low.inputs[k] for k in held} | {out.updates for out in low.outputs if out.updates is not None}
-        choose = autotune.choose if self.autotune else tiles.choose
+        choose = autotune.choose if self.autotune else tile_plans.choose
         return verify_plan(make_plan(low, tuple(i for i in low.inputs if i in stays), detect(), choose))
 
 

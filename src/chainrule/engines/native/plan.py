@@ -17,7 +17,8 @@ from chainrule.engines.native.places import Part, apart, bytes_of, parts_of, pla
 from chainrule.engines.native.rows import scratch_bytes
 from chainrule.engines.native.singles import division_of_single
 from chainrule.engines.native.storage import DENSE, Storage, contraction_of, product_of, storages
-from chainrule.engines.native.tiles import Contraction, choose, stacked
+from chainrule.engines.native.tile_plans import choose
+from chainrule.engines.native.tiles import Contraction, stacked
 from chainrule.engines.native.tiles import Plan as TilePlan
 from chainrule.passes.flat import Lines, Run, flat_runs, is_flat
 from chainrule.passes.grouping import Grouping

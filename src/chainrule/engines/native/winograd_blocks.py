@@ -9,7 +9,8 @@ from chainrule.engines.native.evaluate import Evaluator
 from chainrule.engines.native.host import Host
 from chainrule.engines.native.ir import Index
 from chainrule.engines.native.microkernel import Shape, Store, microkernel
-from chainrule.engines.native.tiles import Contraction, choose
+from chainrule.engines.native.tile_plans import choose
+from chainrule.engines.native.tiles import Contraction
 from chainrule.engines.native.winograd_tiles import Cut, Slabs, take
 from chainrule.passes.grouping import Grouping
 from chainrule.passes.winograd import Matrix, tiles_over, winograd_gradient
